@@ -1,0 +1,1 @@
+"""Airflow: which process is which task instance, and what Airflow itself recorded."""

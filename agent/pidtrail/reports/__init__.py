@@ -1,0 +1,1 @@
+"""Reports: what a person reads; each form is one file."""
