@@ -1,0 +1,10 @@
+# The targets are in ./do, which also works where there is no make.
+# Arguments: make test ARGS="tests/unit -k tree"
+TARGETS = setup demo test check lint format bench bpf wheel clean help
+
+help:
+
+$(TARGETS):
+	@./do $@ $(ARGS)
+
+.PHONY: $(TARGETS)
