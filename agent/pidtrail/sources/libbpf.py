@@ -1,0 +1,174 @@
+"""
+The system's libbpf.so.1 through ctypes: the few calls that loading takes.
+
+Nothing newer than libbpf 1.0 is used (Debian 12 has 1.1, Ubuntu 24.04 1.3,
+Debian 13 1.5). Since 1.0 a call that fails returns NULL or a negative errno and
+sets errno (libbpf_legacy.h LIBBPF_STRICT_ALL is always on).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from typing import TYPE_CHECKING, Any
+
+from pidtrail.errors import SourceUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PRINT_FUNCTION = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+
+SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__find_program_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_program__name": (c_char_p, [c_void_p]),
+    "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__attach": (c_void_p, [c_void_p]),
+    "bpf_program__attach_iter": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_link__fd": (c_int, [c_void_p]),
+    "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
+    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
+    "bpf_iter_create": (c_int, [c_int]),
+    "libbpf_set_print": (c_void_p, [PRINT_FUNCTION]),
+}
+
+
+class Library:
+    """
+    libbpf itself, and the last lines it said.
+
+    Raises SourceUnavailable if the library is missing or too old.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self.so = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        except OSError as error:
+            raise SourceUnavailable(
+                "libbpf.so.1 is not installed", "on Debian and Ubuntu: apt-get install libbpf1"
+            ) from error
+        for name, (result, arguments) in SIGNATURES.items():
+            try:
+                function = getattr(self.so, name)
+            except AttributeError:
+                raise SourceUnavailable(f"libbpf.so.1 has no {name}: too old") from None
+            function.restype = result
+            function.argtypes = arguments
+        self.said: list[str] = []
+        # libbpf formats with a va_list, which ctypes cannot read; the format alone says which step failed.
+        self.print_function = PRINT_FUNCTION(self.on_print)
+        self.so.libbpf_set_print(self.print_function)
+
+    def on_print(self, _level: int, template: bytes, _arguments: int) -> int:
+        """Keep the format of libbpf's last messages instead of letting it write to stderr."""
+        self.said = [*self.said[-4:], template.decode("utf-8", "replace").strip()]
+        return 0
+
+    def failed(self, what: str, code: int = 0) -> SourceUnavailable:
+        """Return the error for a failed call, with errno in words."""
+        number = -code if code < 0 else ctypes.get_errno()
+        return SourceUnavailable(f"{what}: {os.strerror(number)}")
+
+
+class BpfObject:
+    """
+    One compiled object: opened, its variables set, loaded, attached.
+
+    Raises SourceUnavailable from every step.
+    """
+
+    def __init__(self, library: Library, path: Path) -> None:
+        self.library = library
+        self.so = library.so
+        self.name = path.name
+        self.links: list[int] = []
+        self.handle: int | None = self.so.bpf_object__open_file(os.fsencode(path), None)
+        if not self.handle:
+            raise library.failed(f"cannot open {path}")
+
+    def map(self, name: str) -> int:
+        """Return libbpf's handle of a map."""
+        found: int | None = self.so.bpf_object__find_map_by_name(self.handle, name.encode())
+        if not found:
+            raise SourceUnavailable(f"{self.name} has no map {name}: built from other sources")
+        return found
+
+    def map_fd(self, name: str) -> int:
+        """Return the file descriptor of a loaded map."""
+        fd: int = self.so.bpf_map__fd(self.map(name))
+        return fd
+
+    def section(self, suffix: str) -> ctypes.Array[ctypes.c_char]:
+        """Return the initial bytes of .rodata or .bss; before load they may be written."""
+        size = c_size_t()
+        address = self.so.bpf_map__initial_value(self.map(suffix), byref(size))
+        if not address:
+            raise SourceUnavailable(f"{self.name} has no {suffix}")
+        return (ctypes.c_char * size.value).from_address(address)
+
+    def share_maps(self, other: BpfObject, names: tuple[str, ...]) -> None:
+        """Use the maps of an object that is loaded already instead of own ones."""
+        for name in names:
+            code = self.so.bpf_map__reuse_fd(self.map(name), other.map_fd(name))
+            if code:
+                raise self.library.failed(f"cannot share map {name} with {self.name}", code)
+
+    def load(self) -> None:
+        """Let the kernel verify and take the programs."""
+        code = self.so.bpf_object__load(self.handle)
+        if code:
+            raise self.library.failed(f"the kernel does not take {self.name}", code)
+
+    def programs(self) -> Iterator[tuple[str, int]]:
+        """Yield the name and handle of each program."""
+        program: int | None = self.so.bpf_object__next_program(self.handle, None)
+        while program:
+            yield self.so.bpf_program__name(program).decode(), program
+            program = self.so.bpf_object__next_program(self.handle, program)
+
+    def attach(self) -> None:
+        """Attach every program but the iterators."""
+        for name, program in self.programs():
+            if name == "walk_tasks":
+                continue
+            link = self.so.bpf_program__attach(program)
+            if not link:
+                raise self.library.failed(f"cannot attach {name} of {self.name}")
+            self.links.append(link)
+
+    def iterate(self, program_name: str) -> bytes:
+        """Run an iterator program once over all tasks and return what it wrote."""
+        program = self.so.bpf_object__find_program_by_name(self.handle, program_name.encode())
+        link = self.so.bpf_program__attach_iter(program, None)
+        if not link:
+            raise self.library.failed(f"cannot attach {program_name}")
+        try:
+            fd = self.so.bpf_iter_create(self.so.bpf_link__fd(link))
+            if fd < 0:
+                raise self.library.failed(f"cannot run {program_name}", fd)
+            with open(fd, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor, not a path)
+                return file.readall()
+        finally:
+            self.so.bpf_link__destroy(link)
+
+    def close(self) -> None:
+        """Detach and unload. May be called twice."""
+        for link in self.links:
+            self.so.bpf_link__destroy(link)
+        self.links.clear()
+        if self.handle:
+            self.so.bpf_object__close(self.handle)
+            self.handle = None

@@ -1,0 +1,113 @@
+"""
+What /proc says of one process at this instant.
+
+Every function returns None for a process that is gone, is a zombie, or may not
+be looked at: a vanished process is not an error. `start_ticks` tells whether the
+pid still belongs to who was asked for; callers that need certainty compare it
+after the read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pidtrail.redact import redact_argv
+
+PROC = Path("/proc")
+MAX_ARGV_BYTES = 16_384
+ENV_PREFIX = "AIRFLOW_CTX_"
+
+
+def read_bytes(pid: int, name: str, limit: int = MAX_ARGV_BYTES) -> bytes | None:
+    """Return at most `limit` bytes of /proc/PID/NAME, or None."""
+    try:
+        with (PROC / str(pid) / name).open("rb", buffering=0) as file:
+            return file.read(limit)
+    except OSError:
+        return None
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """
+    Return the fields of /proc/PID/stat from `state` on (field 3 is index 0), or None.
+
+    The comm before them may hold spaces, newlines and parentheses, so the last
+    `)` is what ends it (proc_pid_stat(5)).
+    """
+    raw = read_bytes(pid, "stat", 4096)
+    if not raw:
+        return None
+    fields = raw.rpartition(b")")[2].decode("ascii", "replace").split()
+    return fields if len(fields) >= 20 else None  # noqa: PLR2004 (up to starttime)
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return the start time in USER_HZ ticks since boot (field 22), or None."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields and fields[19].isdigit() else None
+
+
+def ppid(pid: int) -> int | None:
+    """Return the parent's pid (field 4), or None; also where the parent has no number here."""
+    fields = stat_fields(pid)
+    return int(fields[1]) or None if fields else None
+
+
+def argv(pid: int) -> list[str] | None:
+    """Return the command line with secrets removed, or None; a title comes back as one item."""
+    raw = read_bytes(pid, "cmdline")
+    if not raw:
+        return None
+    parts = raw.rstrip(b"\0").split(b"\0")
+    return redact_argv([part.decode("utf-8", "replace") for part in parts])
+
+
+def cgroup(pid: int) -> str | None:
+    """Return the cgroup v2 path, or the first v1 path where there is no v2, or None."""
+    raw = read_bytes(pid, "cgroup")
+    if not raw:
+        return None
+    lines = raw.decode("utf-8", "replace").splitlines()
+    for line in lines:
+        if line.startswith("0::"):
+            return line[3:]
+    return lines[0].split(":", 2)[-1] if lines else None
+
+
+def context_env(pid: int) -> dict[str, str] | None:
+    """Return the `AIRFLOW_CTX_*` variables and nothing else, or None if there are none."""
+    raw = read_bytes(pid, "environ", 1 << 20)
+    if not raw:
+        return None
+    found = {}
+    for part in raw.split(b"\0"):
+        name, _, value = part.decode("utf-8", "replace").partition("=")
+        if name.startswith(ENV_PREFIX):
+            found[name] = value
+    return found or None
+
+
+def open_paths(pid: int) -> list[str] | None:
+    """Return what the open descriptors point to, or None; order is that of the descriptors."""
+    directory = PROC / str(pid) / "fd"
+    try:
+        numbers = sorted(int(name) for name in os.listdir(directory))  # noqa: PTH208 (names only)
+    except OSError:
+        return None
+    found = []
+    for number in numbers:
+        try:
+            found.append(os.readlink(directory / str(number)))  # noqa: PTH115 (text, may be no path)
+        except OSError:
+            continue
+    return found
+
+
+def children_of_all() -> dict[int, list[int]]:
+    """Return the children of every process, by pid: one pass over /proc."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir(PROC):  # noqa: PTH208 (names only, and thousands of them)
+        if name.isdigit() and (parent := ppid(int(name))) is not None:
+            children.setdefault(parent, []).append(int(name))
+    return children
