@@ -1,0 +1,112 @@
+"""Airflow 2.x on PostgreSQL: scheduler, and a triggerer where it is needed."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from demo.airflow_host import AirflowHost, TaskState, free_ports
+from demo.environment import Release
+from demo.postgres import Postgres
+from demo.processes import Ledger, Piece, StageError
+
+_CONSOLE = Path(__file__).with_name("console2.py")
+_ANSWER_TIMEOUT_S = 60
+
+
+class Airflow2(AirflowHost):
+    """
+    Airflow 2.x with a PostgreSQL server of its own on `port` (None: any free one).
+
+    No webserver: runs are started and read by `console2.py`, one process.
+    """
+
+    def __init__(
+        self,
+        release: Release,
+        ledger: Ledger,
+        dags: Path,
+        *,
+        parallelism: int = 8,
+        with_triggerer: bool = False,
+        port: int | None = None,
+    ) -> None:
+        super().__init__(release, ledger, dags, parallelism=parallelism, with_triggerer=with_triggerer)
+        self._postgres = Postgres(ledger, self.home / "postgres", port or free_ports(1)[0])
+        self._console: Piece | None = None
+
+    @property
+    def database(self) -> str:
+        """The PostgreSQL database of this stage."""
+        return self._postgres.url
+
+    def version_settings(self) -> dict[str, str]:
+        """No DAG file read twice."""
+        return {
+            "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3600",
+            "SCHEDULER__DAG_DIR_LIST_INTERVAL": "3600",
+            "SCHEDULER__PARSING_PROCESSES": "1",
+        }
+
+    def start(self) -> None:
+        """Start the database, migrate it, start the scheduler and what goes with it."""
+        self.prepare_home()
+        # postgres reaches its own folder through this one, which mkdtemp made for root alone.
+        self.home.chmod(0o711)
+        self._postgres.start()
+        migration = subprocess.run(  # noqa: S603 - our own argv
+            [str(self._release.python), str(self._release.command), "db", "migrate"],
+            env=self.environ(),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if migration.returncode:
+            message = f"airflow db migrate failed: {migration.stderr.strip()[-400:]}"
+            raise StageError(message)
+        self.start_scheduler()
+        if self._with_triggerer:
+            self.spawn("triggerer", "triggerer", "--skip-serve-logs")
+        argv = [str(self._release.python), str(_CONSOLE)]
+        self._console = self._ledger.spawn("console", argv, self.environ(), pipes=True)
+
+    def dags(self) -> set[str]:
+        """Names of the DAGs that are serialized."""
+        return set(self._ask(do="dags"))
+
+    def trigger(self, dag_id: str, run_id: str) -> None:
+        """Start one run."""
+        self._ask(do="trigger", dag_id=dag_id, run_id=run_id)
+
+    def run_state(self, dag_id: str, run_id: str) -> str | None:
+        """State of one run."""
+        state = self._ask(do="states", dag_id=dag_id, run_id=run_id)["run"]
+        return None if state is None else str(state)
+
+    def task_states(self, dag_id: str, run_id: str) -> list[TaskState]:
+        """States of the task instances of one run."""
+        return [TaskState(*row) for row in self._ask(do="states", dag_id=dag_id, run_id=run_id)["tasks"]]
+
+    def _ask(self, **question: str) -> Any:
+        if self._console is None or self._console.popen.stdin is None or self._console.popen.stdout is None:
+            message = "Airflow 2.x was not started"
+            raise StageError(message)
+        popen = self._console.popen
+        popen.stdin.write(json.dumps(question).encode() + b"\n")
+        popen.stdin.flush()
+        if not select.select([popen.stdout], [], [], _ANSWER_TIMEOUT_S)[0]:
+            message = f"no answer to {question['do']} within {_ANSWER_TIMEOUT_S} s; see {self._console.log}"
+            raise StageError(message)
+        line = popen.stdout.readline()
+        if not line:
+            message = f"the console ended; see {self._console.log}"
+            raise StageError(message)
+        answer = json.loads(line)
+        if "error" in answer:
+            message = f"{question['do']}: {answer['error']}"
+            raise StageError(message)
+        return answer["answer"]

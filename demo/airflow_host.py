@@ -1,0 +1,197 @@
+"""
+A real Airflow with LocalExecutor, in a home of its own, on loopback only.
+
+`Airflow3` (SQLite, api-server, scheduler, dag-processor) and `Airflow2`
+(PostgreSQL, scheduler) share what is here: settings, triggering, waiting,
+killing the scheduler and starting it again.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import ROOT
+from demo.environment import Release, airflow_environ
+from demo.processes import Identity, Ledger, Piece, StageError, send_signal, wait_until
+from demo.witness import FOLDER_VARIABLE, Note, read_notes
+
+# Below net.ipv4.ip_local_port_range, so that no outgoing connection takes one meanwhile.
+_PORTS = range(20000, 32000)
+_FINAL = {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """What Airflow says of one task instance now."""
+
+    task_id: str
+    map_index: int
+    try_number: int
+    state: str | None
+
+
+class AirflowHost(ABC):
+    """
+    One Airflow on stage. `home` must be a folder of this stage alone.
+
+    `parallelism` processes are forked by the scheduler at its start, in 2.x
+    and in 3.3.2 alike. The triggerer is started only `with_triggerer`.
+    """
+
+    def __init__(
+        self, release: Release, ledger: Ledger, dags: Path, *, parallelism: int = 8, with_triggerer: bool = False
+    ) -> None:
+        self.home = ledger.home
+        self.notes_folder = self.home / "notes"
+        self._release = release
+        self._ledger = ledger
+        self._dags = dags
+        self._parallelism = parallelism
+        self._with_triggerer = with_triggerer
+        self._scheduler: Piece | None = None
+        self._starts = 0
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start everything; returns as soon as the parts are started, not when they answer."""
+
+    @abstractmethod
+    def dags(self) -> set[str]:
+        """Names of the DAGs that can be run now; empty while Airflow does not answer."""
+
+    @abstractmethod
+    def trigger(self, dag_id: str, run_id: str) -> None:
+        """Start one run; raises `StageError`."""
+
+    @abstractmethod
+    def run_state(self, dag_id: str, run_id: str) -> str | None:
+        """State of one run."""
+
+    @abstractmethod
+    def task_states(self, dag_id: str, run_id: str) -> list[TaskState]:
+        """States of the task instances of one run."""
+
+    @property
+    @abstractmethod
+    def database(self) -> str:
+        """SQLAlchemy URL of the metadata database."""
+
+    @property
+    def scheduler(self) -> Identity:
+        """The scheduler that runs now."""
+        if self._scheduler is None:
+            message = "the scheduler is not running"
+            raise StageError(message)
+        return self._scheduler.process
+
+    def environ(self) -> dict[str, str]:
+        """Environment of every part: light settings, nothing but loopback, nothing of the user's shell."""
+        settings = {
+            "CORE__DAGS_FOLDER": str(self._dags),
+            "CORE__EXECUTOR": "LocalExecutor",
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "CORE__PARALLELISM": str(self._parallelism),
+            "DATABASE__SQL_ALCHEMY_CONN": self.database,
+            "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+            "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+            "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+            "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+            "USAGE_DATA_COLLECTION__ENABLED": "False",
+        } | self.version_settings()
+        own = {
+            "AIRFLOW_HOME": str(self.home),
+            "PYTHONPATH": str(ROOT),
+            FOLDER_VARIABLE: str(self.notes_folder),
+        }
+        return airflow_environ() | own | {f"AIRFLOW__{name}": value for name, value in settings.items()}
+
+    @abstractmethod
+    def version_settings(self) -> dict[str, str]:
+        """Settings that only this major version knows, as `SECTION__NAME`."""
+
+    def wait_for_dags(self, names: set[str], *, within_s: float = 120) -> None:
+        """Return when all these DAGs can be run."""
+
+        def all_there() -> bool:
+            self._ledger.check()
+            return names <= self.dags()
+
+        wait_until(all_there, within_s=within_s, what=f"Airflow {self._release.version} with its DAGs")
+
+    def wait_for_end(self, dag_id: str, run_id: str, *, within_s: float) -> str:
+        """Wait until a run has ended; return `success` or `failed`."""
+
+        def ended() -> str | None:
+            self._ledger.check()
+            state = self.run_state(dag_id, run_id)
+            return state if state in _FINAL else None
+
+        return wait_until(ended, within_s=within_s, what=f"the end of {dag_id}") or ""
+
+    def wait_for_note(self, dag_id: str, phase: str = "begin", *, count: int = 1, within_s: float) -> list[Note]:
+        """Wait until a DAG's tasks have written so many notes of a phase; return them, oldest first."""
+
+        def written() -> list[Note]:
+            self._ledger.check()
+            notes = [note for note in self.notes() if (note.dag_id, note.phase) == (dag_id, phase)]
+            return notes if len(notes) >= count else []
+
+        return wait_until(written, within_s=within_s, what=f"{count} x {phase} of {dag_id}")
+
+    def notes(self) -> list[Note]:
+        """What all tasks have written of themselves until now, oldest first."""
+        return read_notes(self.notes_folder)
+
+    def start_scheduler(self) -> Identity:
+        """Start a scheduler; the one before must be gone."""
+        self._starts += 1
+        # Its log server would listen on all addresses, and nobody here reads logs through it.
+        self._scheduler = self.spawn(f"scheduler-{self._starts}", "scheduler", "--skip-serve-logs")
+        return self._scheduler.process
+
+    def kill_scheduler(self) -> Identity:
+        """SIGKILL the scheduler alone, as the OOM killer would; return which process that was."""
+        scheduler = self._scheduler
+        if scheduler is None or not send_signal(scheduler.process, signal.SIGKILL):
+            message = "there is no scheduler to kill"
+            raise StageError(message)
+        self._ledger.forget(scheduler)
+        scheduler.popen.wait()
+        self._scheduler = None
+        return scheduler.process
+
+    def spawn(self, name: str, *command: str) -> Piece:
+        """Start one `airflow` command as a part of the stage."""
+        # Through the interpreter: the console script's #! line is limited to 255 bytes (BINPRM_BUF_SIZE).
+        argv = [str(self._release.python), str(self._release.command), *command]
+        return self._ledger.spawn(name, argv, self.environ())
+
+    def prepare_home(self) -> None:
+        """Make the folders that Airflow and the tasks write to."""
+        self.notes_folder.mkdir(parents=True, exist_ok=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now, all different."""
+    held: list[socket.socket] = []
+    try:
+        for port in random.sample(_PORTS, len(_PORTS)):
+            if len(held) == count:
+                break
+            candidate = socket.socket()
+            held.append(candidate)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                held.pop().close()
+        return [taken.getsockname()[1] for taken in held]
+    finally:
+        for taken in held:
+            taken.close()

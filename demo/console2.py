@@ -1,0 +1,62 @@
+"""
+The two questions that the stage asks an Airflow 2.x, in one process of its own.
+
+Runs in Airflow's environment, because the stage has no PostgreSQL driver and
+each `airflow` command takes three seconds to import. One JSON object per line
+in, one out: `{"do": "trigger", "dag_id": .., "run_id": ..}`, `{"do": "dags"}`,
+`{"do": "states", "dag_id": .., "run_id": ..}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.models import DagRun, TaskInstance
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.utils.session import create_session
+
+
+def dags() -> list[str]:
+    """Names of the DAGs that the scheduler can run."""
+    with create_session() as session:
+        return [row.dag_id for row in session.query(SerializedDagModel.dag_id)]
+
+
+def trigger(dag_id: str, run_id: str) -> None:
+    """Start one run."""
+    trigger_dag(dag_id, run_id=run_id)
+
+
+def states(dag_id: str, run_id: str) -> dict[str, Any]:
+    """State of a run (None: no such run) and of its task instances, as `[task_id, map_index, try_number, state]`."""
+    with create_session() as session:
+        run = session.query(DagRun.state).filter_by(dag_id=dag_id, run_id=run_id).one_or_none()
+        rows = session.query(
+            TaskInstance.task_id, TaskInstance.map_index, TaskInstance.try_number, TaskInstance.state
+        ).filter_by(dag_id=dag_id, run_id=run_id)
+        return {"run": run and run.state, "tasks": [list(row) for row in rows]}
+
+
+def main() -> None:
+    """Answer until stdin is closed; what Airflow prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    commands: dict[str, Callable[..., Any]] = {"dags": dags, "trigger": trigger, "states": states}
+    for line in sys.stdin:
+        question = json.loads(line)
+        command = commands[question.pop("do")]
+        try:
+            answer = {"answer": command(**question)}
+        except Exception as error:  # noqa: BLE001 - the driver decides what is fatal
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

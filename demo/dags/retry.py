@@ -1,0 +1,28 @@
+"""(a) A task that fails once: Airflow starts it again two seconds later."""
+
+from __future__ import annotations
+
+import datetime
+
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk import DAG
+
+from demo.witness import write_note
+
+
+def fail_once(**context: object) -> None:
+    """Note which process this is; fail on the first try."""
+    write_note(context, "begin")
+    write_note(context, "end")
+    if context["ti"].try_number == 1:  # type: ignore[attr-defined]
+        message = "the first try fails, as it should"
+        raise RuntimeError(message)
+
+
+with DAG("pidtrail_retry", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)):
+    PythonOperator(
+        task_id="fail_once",
+        python_callable=fail_once,
+        retries=1,
+        retry_delay=datetime.timedelta(seconds=2),
+    )

@@ -1,0 +1,188 @@
+"""
+Airflow's own virtual environments, never pidtrail's.
+
+    python -m demo.environment 3.3.2 2.11.2
+
+installs each version under `build/airflow-VERSION` from the pinned constraints
+beside this file. A second call changes nothing unless the pins, the packages
+or the interpreter did.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import BUILD
+
+STAMP = ".pidtrail-stamp"
+_HERE = Path(__file__).resolve().parent
+_INSTALL_TIMEOUT_S = 900
+
+
+class InstallError(Exception):
+    """Airflow cannot be installed here; the text is one line that says why."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One Airflow release that can be put on stage, and the pins it is installed with."""
+
+    version: str
+    packages: tuple[str, ...]
+    constraints: Path
+
+    @property
+    def folder(self) -> Path:
+        """The virtual environment of this release."""
+        return BUILD / f"airflow-{self.version}"
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of that environment."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def command(self) -> Path:
+        """The `airflow` command of that environment."""
+        return self.folder / "bin" / "airflow"
+
+    def stamp(self) -> str:
+        """What the environment was made from, as one line; another line means: make it again."""
+        made_from = "\0".join((self.constraints.read_text(), *self.packages, base_interpreter(), sys.version))
+        return hashlib.sha256(made_from.encode()).hexdigest()
+
+
+RELEASES = {
+    "3.3.2": Release(
+        "3.3.2",
+        ("apache-airflow==3.3.2", "apache-airflow-providers-standard"),
+        _HERE / "constraints-3.txt",
+    ),
+    "2.11.2": Release(
+        "2.11.2",
+        ("apache-airflow==2.11.2", "psycopg2-binary"),
+        _HERE / "constraints-2.txt",
+    ),
+}
+
+
+def base_interpreter() -> str:
+    """
+    Path of the interpreter that the running environment was made from.
+
+    A venv made from another venv's python would see that one's packages gone;
+    `sys._base_executable` is what the venv module itself uses.
+    """
+    return str(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def airflow_environ() -> dict[str, str]:
+    """
+    Environment for Airflow and its installer, from ours.
+
+    PYTHONDONTWRITEBYTECODE would cost each Airflow command three to five
+    seconds of compiling; PYTHONPATH, VIRTUAL_ENV and any AIRFLOW setting of the
+    user's shell belong to another installation.
+    """
+    dropped = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in dropped and not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
+    }
+
+
+def install(version: str) -> Release:
+    """
+    Install a release if it is not there yet; return it.
+
+    Two callers at once wait for each other. Raises `InstallError`.
+    """
+    release = RELEASES.get(version)
+    if release is None:
+        message = f"no pins for Airflow {version}; there are pins for {', '.join(RELEASES)}"
+        raise InstallError(message)
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / f"airflow-{version}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_installed(release):
+            return release
+        shutil.rmtree(release.folder, ignore_errors=True)
+        say(f"installing Airflow {version} into {release.folder} (once, about 30 s) ...")
+        _create(release)
+        (release.folder / STAMP).write_text(release.stamp())
+    return release
+
+
+def say(line: str) -> None:
+    """Tell the person at the screen how far we are."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - progress belongs on stderr
+
+
+def _is_installed(release: Release) -> bool:
+    stamp = release.folder / STAMP
+    return stamp.is_file() and stamp.read_text() == release.stamp() and release.command.is_file()
+
+
+def _create(release: Release) -> None:
+    uv = _find_uv()
+    _run(release, [uv, "venv", "--quiet", "--python", base_interpreter(), str(release.folder)])
+    # uv ignores the upper bound of Requires-Python ("<3.13" in 2.11.2's metadata),
+    # which is what lets 2.11.2 be installed on Debian 13, where Python is 3.13.
+    _run(
+        release,
+        [
+            *(uv, "pip", "install", "--quiet", "--compile-bytecode"),
+            *("--python", str(release.python)),
+            *("--constraint", str(release.constraints)),
+            *release.packages,
+        ],
+    )
+
+
+def _find_uv() -> str:
+    beside = Path(sys.executable).parent / "uv"
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    if found is None:
+        message = f"cannot install Airflow: no uv beside {sys.executable} nor in PATH"
+        raise InstallError(message)
+    return found
+
+
+def _run(release: Release, argv: list[str]) -> None:
+    # Python itself is the distribution's; uv would otherwise download one of its own.
+    environ = airflow_environ() | {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy"}
+    try:
+        done = subprocess.run(  # noqa: S603 - our own argv
+            argv, env=environ, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        message = f"cannot install Airflow {release.version}: no end after {_INSTALL_TIMEOUT_S} s (network?)"
+        raise InstallError(message) from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        why = " ".join(lines)[:600] or f"uv ended with status {done.returncode}"
+        message = f"cannot install Airflow {release.version}: {why}"
+        raise InstallError(message)
+
+
+def main(versions: list[str]) -> int:
+    """Install the releases named on the command line; status 1 and one line if that fails."""
+    try:
+        for version in versions or RELEASES:
+            say(f"Airflow {version} is in {install(version).folder}")
+    except InstallError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""
+A PostgreSQL server of our own, for as long as the stage stands.
+
+Airflow 2.x refuses LocalExecutor on SQLite (airflow/executors/executor_loader.py
+`validate_database_executor_compatibility` @ 2.11.2). Only the distribution's
+package `postgresql` is needed: no cluster of it is used or touched.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from demo.processes import Ledger, Piece, StageError, listeners, wait_until
+
+_BINARIES = Path("/usr/lib/postgresql")
+_USER = "postgres"
+
+
+class Postgres:
+    """One server on a port of 127.0.0.1, without password, durability or Unix socket, in a folder of its own."""
+
+    def __init__(self, ledger: Ledger, folder: Path, port: int) -> None:
+        self._ledger = ledger
+        self._folder = folder
+        self._port = port
+        self._piece: Piece | None = None
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL of the one database."""
+        return database_url(self._port)
+
+    def start(self) -> None:
+        """Make an empty cluster and serve it; raises `StageError`."""
+        binaries = _find_binaries()
+        account = pwd.getpwnam(_USER)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(mode=0o700)
+        os.chown(self._folder, account.pw_uid, account.pw_gid)
+        environ = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+        made = subprocess.run(  # noqa: S603 - our own argv
+            [
+                str(binaries / "initdb"),
+                *("--pgdata", str(self._folder), "--username", _USER),
+                *("--auth", "trust", "--encoding", "UTF8", "--no-sync", "--no-instructions"),
+            ],
+            env=environ,
+            cwd="/",
+            user=account.pw_uid,
+            group=account.pw_gid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            message = f"initdb failed: {made.stderr.strip()}"
+            raise StageError(message)
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self._port),
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "shared_buffers": "64MB",
+            "max_connections": "60",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        piece = self._piece = self._ledger.spawn(
+            "postgres", [str(binaries / "postgres"), "-D", str(self._folder), *options], environ, user=_USER
+        )
+
+        def is_up() -> bool:
+            self._ledger.check()
+            return piece.process.pid in listeners(self._port)
+
+        wait_until(is_up, within_s=20, what=f"PostgreSQL on port {self._port}")
+
+    def stop(self) -> None:
+        """End the server at once (SIGQUIT: immediate shutdown, which ends its children too)."""
+        if self._piece is not None:
+            self._ledger.stop(self._piece, signal.SIGQUIT, within_s=5)
+            self._piece = None
+
+
+def database_url(port: int) -> str:
+    """SQLAlchemy URL of the database that `Postgres` serves on this port."""
+    return f"postgresql+psycopg2://{_USER}@127.0.0.1:{port}/{_USER}"
+
+
+def _find_binaries() -> Path:
+    found = sorted(_BINARIES.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        message = f"no PostgreSQL server under {_BINARIES}: install the package postgresql"
+        raise StageError(message)
+    return found[-1].parent

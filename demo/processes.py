@@ -1,0 +1,264 @@
+"""
+Processes that we start: remembered, found again, stopped; nobody else's.
+
+A process is ours if its environment carries our mark, or its working folder is
+the stage's home. Both are needed: setproctitle(3) wipes the environment of
+Airflow's workers and runners, and BashOperator changes the working folder but
+passes the environment on. Neither is lost when a parent dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+MARK_VARIABLE = "PIDTRAIL_STAGE"
+_POLL_S = 0.1
+_ZOMBIE_STATES = ("Z", "X")
+
+_T = TypeVar("_T")
+
+
+class Identity(NamedTuple):
+    """One process of this boot: pid, and start time in USER_HZ ticks."""
+
+    pid: int
+    start_ticks: int
+
+
+class StageError(Exception):
+    """The stage cannot be set, or the play does not go on; the text says why."""
+
+
+def wait_until(condition: Callable[[], _T], *, within_s: float, what: str) -> _T:
+    """Return the first true value of `condition`; `StageError` naming `what` after `within_s` seconds."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            message = f"{what}: not within {within_s:g} s"
+            raise StageError(message)
+        time.sleep(_POLL_S)
+    return value
+
+
+def identity_of(pid: int) -> Identity | None:
+    """The living process that has this number now; None if there is none, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # comm may hold spaces and parentheses, so the fields start behind the last ")" (proc(5)).
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in _ZOMBIE_STATES else Identity(pid, int(fields[19]))
+
+
+def is_alive(process: Identity) -> bool:
+    """Whether this very process still runs (a zombie does not)."""
+    return identity_of(process.pid) == process
+
+
+def send_signal(process: Identity, sig: signal.Signals) -> bool:
+    """
+    Signal this very process; False if it is gone.
+
+    The pidfd is opened before the start time is compared: a number that was
+    given to another process in between is never signalled.
+    """
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_alive(process):
+            return False
+        signal.pidfd_send_signal(pidfd, sig)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def listeners(port: int) -> set[int]:
+    """Pids of all processes that hold the listening TCP socket of this port on 127.0.0.1."""
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        # local address as hex in host byte order, 0A = TCP_LISTEN (proc(5), include/net/tcp_states.h)
+        if fields[1] == f"0100007F:{port:04X}" and fields[3] == "0A":
+            inodes.add(f"socket:[{fields[9]}]")
+    return {pid for pid in _all_pids() if inodes & _open_files(pid)}
+
+
+class Piece(NamedTuple):
+    """One part of the stage: a process that leads its own session."""
+
+    name: str
+    process: Identity
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+
+class Ledger:
+    """
+    Starts processes, and stops them with all that came of them.
+
+    `state` is a file that outlives a killed driver: the next `Ledger` on the
+    same file first ends what the earlier one left. `home` must be a folder of
+    this stage alone.
+    """
+
+    def __init__(self, state: Path, home: Path) -> None:
+        self.home = home
+        self._state = state
+        self._pieces: list[Piece] = []
+        self.mark = f"{home.name}-{os.getpid()}-{time.time_ns()}"
+        clear_leftovers(state)
+        self._remember()
+
+    def spawn(
+        self, name: str, argv: list[str], environ: dict[str, str], *, user: str | None = None, pipes: bool = False
+    ) -> Piece:
+        """
+        Start one part in its own session, logging to `home/NAME.log`.
+
+        `user` needs root. With `pipes`, stdin and stdout are pipes of the piece's `popen`.
+        """
+        log = self.home / f"{name}.log"
+        with log.open("ab") as output:
+            popen = subprocess.Popen(  # noqa: S603 - our own argv
+                argv,
+                env=environ | {MARK_VARIABLE: self.mark},
+                cwd=self.home,
+                stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if pipes else output,
+                stderr=output,
+                start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
+            )
+        process = identity_of(popen.pid)
+        if process is None:
+            message = f"{name} ended at once; see {log}"
+            raise StageError(message)
+        piece = Piece(name, process, popen, log)
+        self._pieces.append(piece)
+        self._remember()
+        return piece
+
+    def check(self) -> None:
+        """Raise `StageError` with the end of its log if a part that should run has ended."""
+        for piece in self._pieces:
+            status = piece.popen.poll()
+            if status is not None:
+                tail = " | ".join(piece.log.read_text(errors="replace").splitlines()[-4:])
+                message = f"{piece.name} ended with status {status}: {tail}"
+                raise StageError(message)
+
+    def is_ours(self, pid: int) -> bool:
+        """Whether the process with this number belongs to this stage."""
+        return _belongs(pid, self.home, self.mark)
+
+    def forget(self, piece: Piece) -> None:
+        """Take a part that was ended on purpose from the list of those that should run."""
+        self._pieces.remove(piece)
+
+    def stop(self, piece: Piece, sig: signal.Signals, *, within_s: float) -> None:
+        """End one part with this signal, with SIGKILL if it takes longer than `within_s` seconds."""
+        if piece in self._pieces:
+            self.forget(piece)
+        send_signal(piece.process, sig)
+        try:
+            piece.popen.wait(within_s)
+        except subprocess.TimeoutExpired:
+            piece.popen.kill()
+            piece.popen.wait()
+
+    def stop_all(self, *, grace_s: float = 8) -> None:
+        """
+        End every part, then every process that came of any, also reparented ones.
+
+        Parts get SIGTERM and `grace_s` seconds together; what is left, SIGKILL.
+        """
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            send_signal(piece.process, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        for piece in pieces:
+            try:
+                piece.popen.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                piece.popen.kill()
+                piece.popen.wait()
+        _end_all(self.home, self.mark)
+        self._state.unlink(missing_ok=True)
+
+    def _remember(self) -> None:
+        content = {
+            "boot_id": _boot_id(),
+            "home": str(self.home),
+            "mark": self.mark,
+            "processes": [piece.process for piece in self._pieces],
+        }
+        unfinished = self._state.with_suffix(".part")
+        unfinished.write_text(json.dumps(content))
+        unfinished.replace(self._state)
+
+
+def clear_leftovers(state: Path) -> None:
+    """End what a driver that was killed has left, as its state file tells; nothing if it left none."""
+    try:
+        left = json.loads(state.read_text())
+    except FileNotFoundError:
+        return
+    if left["boot_id"] == _boot_id():
+        for pid, start_ticks in left["processes"]:
+            send_signal(Identity(pid, start_ticks), signal.SIGKILL)
+        _end_all(Path(left["home"]), left["mark"])
+    state.unlink(missing_ok=True)
+
+
+def _end_all(home: Path, mark: str) -> None:
+    def none_left() -> bool:
+        ours = [pid for pid in _all_pids() if _belongs(pid, home, mark)]
+        for process in filter(None, map(identity_of, ours)):
+            send_signal(process, signal.SIGKILL)
+        return not ours
+
+    wait_until(none_left, within_s=10, what="the end of all processes of the stage")
+
+
+def _belongs(pid: int, home: Path, mark: str) -> bool:
+    if pid == os.getpid() or identity_of(pid) is None:
+        return False
+    try:
+        folder = Path(f"/proc/{pid}/cwd").readlink()
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return folder == home or f"{MARK_VARIABLE}={mark}".encode() in environ.split(b"\0")
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _all_pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            found.add(str(entry.readlink()))
+    except OSError:
+        pass  # it ended while we looked
+    return found
