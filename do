@@ -144,10 +144,12 @@ apt_get() {
         2>&1 </dev/null 9>&-
 }
 
-# One line for a failure: no network, where that is what the log speaks of, or else the first
-# error in it.
+# One line for a failure: no network or no trust, where that is what the log speaks of, or else
+# the first error in it.
 reason_in() {
-    if grep -qiE 'could ?n.t resolve|temporary failure|name resolution|network is unreachable|dns error|could not connect|connection (refused|timed out)|unable to connect|error sending request' "$1"; then
+    if grep -qi 'certificate.verify.failed\|invalid peer certificate' "$1"; then
+        printf "%s: the package index's certificate is not trusted here; name a bundle in PIP_CERT (log: %s)" "$2" "$1"
+    elif grep -qiE 'could ?n.t resolve|temporary failure|name resolution|network is unreachable|dns error|could not connect|connection (refused|timed out)|unable to connect|error sending request' "$1"; then
         printf 'no network: %s (log: %s)' "$2" "$1"
     else
         cause=$(grep -m1 'bpf: ' "$1" || grep -iE -m1 '^E:|error' "$1" || tail -n1 "$1")
@@ -205,7 +207,15 @@ tell_uv() {
 pip_says() {
     for scope in :env: install global; do
         if said=$($PYTHON -m pip config get "$scope.$1" 2>/dev/null); then
-            said=$(printf '%s' "$said" | tr '\n' ' ')
+            # As pip does: a local directory that is not there is passed over.
+            kept=''
+            for entry in $said; do
+                case $entry in
+                file://* | /*) [ -e "${entry#file://}" ] || continue ;;
+                esac
+                kept="$kept${kept:+ }$entry"
+            done
+            said=$kept
             return
         fi
     done
@@ -297,6 +307,8 @@ wheel)
     $PYTHON -m hatchling build -t wheel
     ;;
 bare)
+    mkdir -p $LOGS
+    install_packages debootstrap git
     sh tests/packaging/bare_root.sh "$@"
     ;;
 clean)

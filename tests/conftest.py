@@ -1,0 +1,107 @@
+"""
+What this machine can run: one probe per capability, said in the header.
+
+A test marked `needs_X` is skipped, with the reason, where X is missing. `REQUIRE=root,bpf`
+in the environment turns such a skip into a failure: where everything ought to be
+there, nothing may be left out in silence.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CAP_PERFMON, CAP_BPF, CAP_SYS_ADMIN = 38, 39, 21
+
+
+def missing_root() -> str | None:
+    """Return why root is missing, or None."""
+    return None if os.geteuid() == 0 else f"not root (uid {os.geteuid()})"
+
+
+def missing_bpf() -> str | None:
+    """Return why BPF programs cannot be loaded and attached, or None."""
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return "the kernel has no BTF (/sys/kernel/btf/vmlinux)"
+    try:
+        ctypes.CDLL("libbpf.so.1")
+    except OSError:
+        return "libbpf.so.1 is not installed"
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    if not effective >> CAP_SYS_ADMIN & 1 and not all(
+        effective >> capability & 1 for capability in (CAP_BPF, CAP_PERFMON)
+    ):
+        return "neither CAP_BPF with CAP_PERFMON nor CAP_SYS_ADMIN"
+    if not list((ROOT / "agent/pidtrail/bpf").glob("*.bpf.o")):
+        return "the BPF objects are not compiled (./do bpf)"
+    return None
+
+
+def missing_postgres() -> str | None:
+    """Return why no PostgreSQL server can be started, or None."""
+    if shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return None
+    return "no PostgreSQL server is installed (initdb)"
+
+
+def missing_airflow() -> str | None:
+    """Return why no real Airflow can be started, or None."""
+    if list((ROOT / "build").glob("airflow*/bin/airflow")):
+        return None
+    return "no Airflow is installed (python -m demo.environment 3.3.2 2.11.2)"
+
+
+PROBES: dict[str, Callable[[], str | None]] = {
+    "root": missing_root,
+    "bpf": missing_bpf,
+    "postgres": missing_postgres,
+    "airflow": missing_airflow,
+}
+
+
+@functools.cache
+def why_missing(capability: str) -> str | None:
+    """Return why a capability is missing here, or None; probed once."""
+    return PROBES[capability]()
+
+
+def required() -> set[str]:
+    """Return the capabilities that REQUIRE says must be here."""
+    names = {name.strip() for name in os.environ.get("REQUIRE", "").split(",")} - {""}
+    if unknown := names - PROBES.keys():
+        raise pytest.UsageError(f"REQUIRE: unknown {sorted(unknown)}, known {sorted(PROBES)}")
+    return names
+
+
+def pytest_configure() -> None:
+    """Complain about a misspelt REQUIRE before anything runs."""
+    required()
+
+
+def pytest_report_header() -> str:
+    """Say in one line what is there."""
+    words = [
+        f"{name}: {'yes' if (why := why_missing(name)) is None else f'no, {why}'}"
+        for name in PROBES
+    ]
+    return f"here: {'; '.join(words)}; required: {', '.join(sorted(required())) or 'nothing'}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs are not met, or fail it where they are required."""
+    for name in PROBES:
+        if item.get_closest_marker(f"needs_{name}") is None:
+            continue
+        if (why := why_missing(name)) is None:
+            continue
+        if name in required():
+            pytest.fail(f"required, but missing: {name}: {why}", pytrace=False)
+        pytest.skip(f"needs {name}: {why}")
