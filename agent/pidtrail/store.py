@@ -1,0 +1,216 @@
+"""
+A recording: one SQLite file that holds a header and the events, nothing derived.
+
+Readable with any SQLite tool: table `events` has a row per record, its common
+fields as columns and all of it as JSON in `body`; table `meta` has the header.
+While it is written it is in WAL mode and every batch is committed, so a killed
+session keeps all up to its last batch; closing leaves one file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pidtrail import codec
+from pidtrail.errors import PidtrailError, RecordingError
+from pidtrail.events import Event, Header, Lost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+APPLICATION_ID: Final = 0x70696474
+"""`pidt`, so that file(1) and we can tell a recording from another SQLite file."""
+STORE_VERSION: Final = 1
+MAGIC: Final = b"SQLite format 3\0"
+
+TABLES: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY, ts_boot_ns INTEGER NOT NULL, type TEXT NOT NULL,
+    pid INTEGER, start_ticks INTEGER, body TEXT NOT NULL
+);
+"""
+INSERT: Final = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?)"
+
+
+class Recorder:
+    """
+    Writes a recording.
+
+    An earlier recording of that name is kept as NAME.old; any other file is
+    refused. Raises PidtrailError if the file cannot be made.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self.problem: str | None = None
+        self.unwritten = 0
+        self.unwritten_from_ns = 0
+        keep_earlier(path)
+        try:
+            self.db = sqlite3.connect(path, isolation_level=None)
+            self.db.execute("PRAGMA journal_mode = WAL")
+            # A commit must outlive our own death, not the host's: no fsync per batch.
+            self.db.execute("PRAGMA synchronous = NORMAL")
+            self.db.execute("PRAGMA cache_size = -2048")
+            self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self.db.execute(f"PRAGMA user_version = {STORE_VERSION}")
+            self.db.executescript(TABLES)
+            self.db.execute(
+                "INSERT INTO meta VALUES ('header', ?)", (codec.encode_header(header).decode(),)
+            )
+        except (sqlite3.Error, OSError) as error:
+            raise PidtrailError(f"cannot write {path}: {error}") from error
+
+    def write(self, events: list[Event]) -> None:
+        """
+        Write and commit a batch.
+
+        If the disk is full the batch is counted, `problem` says so, and the
+        next batch tries again: capture and display must not end for it.
+        """
+        if not events:
+            return
+        rows = [
+            (
+                event.seq,
+                event.ts_boot_ns,
+                codec.type_name(event),
+                event.pid,
+                event.start_ticks,
+                codec.encode(event).decode(),
+            )
+            for event in events
+        ]
+        if self.unwritten:
+            rows.append(self.gap(events[-1]))
+        try:
+            self.db.execute("BEGIN")
+            self.db.executemany(INSERT, rows)
+            self.db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            self.unwritten_from_ns = self.unwritten_from_ns or events[0].ts_boot_ns
+            self.unwritten += len(events)
+            self.problem = f"cannot write to {self.path}: {error}"
+            return
+        self.unwritten = self.unwritten_from_ns = 0
+        self.problem = None
+
+    def gap(self, last: Event) -> tuple[int, int, str, None, None, str]:
+        """Return the row that tells what could not be written before; it takes a seq of its hole."""
+        seq, to_ns = last.seq, last.ts_boot_ns
+        lost = Lost(
+            -seq, to_ns, "store", count=self.unwritten, from_ns=self.unwritten_from_ns,
+            to_ns=to_ns, reason="the recording could not be written",
+        )  # fmt: skip
+        return -seq, to_ns, "lost", None, None, codec.encode(lost).decode()
+
+    def note(self, name: str, value: str) -> None:
+        """Keep a fact about the session as a whole, such as how it ended."""
+        try:
+            self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        except sqlite3.Error as error:
+            self.problem = f"cannot write to {self.path}: {error}"
+
+    def close(self) -> None:
+        """Finish: one file, no WAL beside it."""
+        try:
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.db.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.Error as error:
+            self.problem = f"cannot finish {self.path}: {error}"
+        finally:
+            self.db.close()
+
+
+def keep_earlier(path: Path) -> None:
+    """Move an earlier recording out of the way. Raises PidtrailError for any other file."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    if not is_recording(path):
+        raise PidtrailError(f"{path} exists and is not a recording", "choose another name")
+    for suffix in ("-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            beside.rename(path.with_name(f"{path.name}.old{suffix}"))
+    path.rename(path.with_name(path.name + ".old"))
+
+
+def is_sqlite(path: Path) -> bool:
+    """Return whether a file begins as SQLite files do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def is_recording(path: Path) -> bool:
+    """Return whether a file is an SQLite file with our application id (byte 68 of its header)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except OSError:
+        return False
+    return head.startswith(MAGIC) and int.from_bytes(head[68:72], "big") == APPLICATION_ID
+
+
+class Recording:
+    """
+    Reads a recording.
+
+    Raises RecordingError if it is no recording, or one of a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not is_sqlite(path):
+            raise RecordingError(f"{path} is not a recording")
+        try:
+            # Read-write where we may: a session that was killed left a WAL that must be taken in.
+            self.db = sqlite3.connect(path, isolation_level=None)
+            version = self.db.execute("PRAGMA user_version").fetchone()[0]
+            application = self.db.execute("PRAGMA application_id").fetchone()[0]
+            if application != APPLICATION_ID:
+                raise RecordingError(f"{path} is an SQLite file but not a recording")
+            if version > STORE_VERSION:
+                raise RecordingError(
+                    f"{path} was written by a newer pidtrail (version {version} of the file, "
+                    f"this one reads {STORE_VERSION})"
+                )
+            row = self.db.execute("SELECT value FROM meta WHERE name = 'header'").fetchone()
+        except sqlite3.Error as error:
+            raise RecordingError(f"{path} is damaged: {error}") from error
+        if row is None:
+            raise RecordingError(f"{path} has no header")
+        self.header = codec.decode_header(row[0])
+
+    def events(self) -> Iterator[Event]:
+        """
+        Yield all events in order.
+
+        Raises RecordingError at the place where the file is damaged; what was
+        yielded before is sound.
+        """
+        last = 0
+        try:
+            for seq, body in self.db.execute("SELECT seq, body FROM events ORDER BY seq"):
+                last = seq
+                yield codec.decode(body)
+        except sqlite3.Error as error:
+            raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error
+
+    def notes(self) -> dict[str, str]:
+        """Return the facts about the session as a whole."""
+        try:
+            return dict(self.db.execute("SELECT name, value FROM meta WHERE name <> 'header'"))
+        except sqlite3.Error:
+            return {}
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()

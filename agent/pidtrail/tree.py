@@ -1,0 +1,380 @@
+"""
+The process tree: what we believe about processes, given the records so far.
+
+Rule 1: nothing outside this module changes a node.
+Rule 2: apply() is total and idempotent: any record, in any order, twice.
+Rule 3: a node holds the records themselves; beliefs are computed from them.
+
+Theory of operation
+-------------------
+A node is one process (ProcessKey) with the facts told of it. Facts of which a
+process can have only one (birth, end, reaping) are kept by their earliest
+record; the others are sorted by time. Both rules make the order of arrival
+irrelevant: a tree is a function of the set of its records.
+
+Three parents, three names. The creator called fork. The birth parent is
+real_parent at that moment and never changes: lineage. The parent is who would
+be signalled now; it changes when a parent dies, without any kernel event, and
+is known again only when a later record shows another ppid.
+
+Memory is bounded by forget(), which the caller runs with a grace time; apply()
+itself never forgets, or rule 2 would break.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+from pidtrail.events import (
+    Event,
+    Exec,
+    Exit,
+    Fork,
+    Lost,
+    Migrate,
+    Observed,
+    Oom,
+    ProcessKey,
+    Reap,
+    Record,
+    Signal,
+    Title,
+)
+
+MAX_FACTS: Final = 4096
+"""Of a kind, per process; the newest stay. A worker that serves thousands of tasks has as many titles."""
+
+FactT = TypeVar("FactT", bound=Record)
+
+
+def when(record: Record) -> tuple[int, int]:
+    """Return what records are ordered by: time, then sequence."""
+    return record.ts_boot_ns, record.seq
+
+
+def keep(facts: list[FactT], fact: FactT) -> None:
+    """Insert a fact in order of time, once; the oldest beyond MAX_FACTS go."""
+    place = bisect_left(facts, when(fact), key=when)
+    if place < len(facts) and when(facts[place]) == when(fact):
+        return
+    facts.insert(place, fact)
+    if len(facts) > MAX_FACTS:
+        del facts[0]
+
+
+def earliest(known: FactT | None, fact: FactT) -> FactT:
+    """Return which of two records of a thing that happens once is kept."""
+    return fact if known is None or when(fact) < when(known) else known
+
+
+class Node:
+    """One process: the records told of it, and what follows from them alone."""
+
+    __slots__ = (
+        "execs", "exit", "fork", "key", "observed", "oom", "reap", "signals", "titles",
+    )  # fmt: skip
+
+    def __init__(self, key: ProcessKey) -> None:
+        self.key = key
+        self.fork: Fork | None = None
+        self.exit: Exit | None = None
+        self.reap: Reap | None = None
+        self.oom: Oom | None = None
+        self.execs: list[Exec] = []
+        self.titles: list[Title] = []
+        self.observed: list[Observed] = []
+        self.signals: list[Signal] = []
+
+    @property
+    def start_ns(self) -> int | None:
+        """The kernel's start_boottime in nanoseconds, if any record carries it."""
+        for record in (self.fork, self.exit, *self.observed, *self.execs, *self.titles):
+            if record is not None and record.start_ns is not None:
+                return record.start_ns
+        return None
+
+    @property
+    def birth_parent(self) -> ProcessKey | None:
+        """Who was real_parent at birth; None if we came later."""
+        if self.fork is None or self.fork.ppid is None:
+            return None
+        return ProcessKey(self.fork.ppid, self.fork.parent_start_ticks)
+
+    @property
+    def first_parent(self) -> ProcessKey | None:
+        """The birth parent, or who was the parent when we first looked."""
+        if self.fork is not None:
+            return self.birth_parent
+        for record in self.observed:
+            if record.ppid is not None:
+                return ProcessKey(record.ppid, record.parent_start_ticks)
+        return None
+
+    @property
+    def comm(self) -> str | None:
+        """The latest name of 15 bytes; any process can set its own."""
+        named = [r for r in (self.fork, *self.observed, *self.execs, *self.titles) if r and r.comm]
+        return max(named, key=when).comm if named else None
+
+    @property
+    def title(self) -> str | None:
+        """The latest title that the process wrote over its arguments, if it did since its last exec."""
+        since = self.execs[-1].ts_boot_ns if self.execs else 0
+        for record in reversed(self.titles):
+            if record.title is not None:
+                return record.title if record.ts_boot_ns >= since else None
+        return None
+
+    @property
+    def argv(self) -> list[str] | None:
+        """The arguments of the latest program image, or what /proc showed."""
+        for record in reversed(self.execs):
+            if record.argv is not None:
+                return record.argv
+        for seen in reversed(self.observed):
+            if seen.argv is not None:
+                return seen.argv
+        return None
+
+    @property
+    def ns_pids(self) -> list[int] | None:
+        """Its numbers in all nested PID namespaces, outermost first."""
+        for record in (self.fork, *self.observed):
+            if record is not None and record.ns_pids is not None:
+                return record.ns_pids
+        return None
+
+    @property
+    def log_paths(self) -> list[Observed]:
+        """The observations of an open Airflow task log."""
+        return [record for record in self.observed if record.log_path is not None]
+
+    @property
+    def started_ns(self) -> int | None:
+        """CLOCK_BOOTTIME of its birth: exact, or from its ticks."""
+        return self.start_ns
+
+    @property
+    def ended_ns(self) -> int | None:
+        """CLOCK_BOOTTIME of its end, or None while it lives as far as we know."""
+        if self.exit is not None:
+            return self.exit.ts_boot_ns
+        dead = [record.ts_boot_ns for record in self.observed if record.dead]
+        if dead:
+            return min(dead)
+        return self.reap.ts_boot_ns if self.reap is not None else None
+
+    def alive_at(self, ts_boot_ns: int) -> bool:
+        """Return whether it had been born and had not ended then, as far as we know."""
+        started, ended = self.started_ns, self.ended_ns
+        return (started is None or started <= ts_boot_ns) and (ended is None or ts_boot_ns < ended)
+
+
+class ProcessTree:
+    """All processes that records told of; see the head of this file."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[ProcessKey, Node] = {}
+        self.by_pid: dict[int, list[ProcessKey]] = {}
+        self.born_of: dict[ProcessKey, set[ProcessKey]] = {}
+        self.losses: list[Lost] = []
+
+    def apply(self, event: Event) -> None:
+        """Take in one record. Never raises; records that tell nothing of a process change nothing."""
+        key = event.key
+        if key is None:
+            if isinstance(event, Lost):
+                keep(self.losses, event)
+            return
+        handler = HANDLERS.get(type(event))
+        if handler is not None:
+            node = self.nodes.get(key)
+            handler(self, node if node is not None else self.add(key), event)
+
+    def add(self, key: ProcessKey) -> Node:
+        """Make the node of a process not heard of before."""
+        node = self.nodes[key] = Node(key)
+        insort(self.by_pid.setdefault(key.pid, []), key, key=order)
+        return node
+
+    def on_fork(self, node: Node, event: Fork) -> None:
+        """Take in a birth."""
+        old = node.birth_parent
+        node.fork = earliest(node.fork, event)
+        new = node.birth_parent
+        if old != new:
+            if old is not None:
+                self.born_of.get(old, set()).discard(node.key)
+            if new is not None:
+                self.born_of.setdefault(new, set()).add(node.key)
+
+    def on_observed(self, node: Node, event: Observed) -> None:
+        """Take in what was seen at an instant."""
+        keep(node.observed, event)
+        parent = node.first_parent
+        if node.fork is None and parent is not None:
+            for seen in node.observed:
+                if seen.ppid is not None:
+                    wrong = ProcessKey(seen.ppid, seen.parent_start_ticks)
+                    self.born_of.get(wrong, set()).discard(node.key)
+            self.born_of.setdefault(parent, set()).add(node.key)
+
+    def node(self, key: ProcessKey | None) -> Node | None:
+        """Return the node of a process, or None."""
+        return None if key is None else self.nodes.get(key)
+
+    def with_pid(self, pid: int) -> list[Node]:
+        """Return every process that had this number, oldest first."""
+        return [self.nodes[key] for key in self.by_pid.get(pid, ())]
+
+    def at(self, pid: int, ts_boot_ns: int) -> Node | None:
+        """Return the process that had this number at an instant, or None."""
+        living = [node for node in self.with_pid(pid) if node.alive_at(ts_boot_ns)]
+        return living[-1] if living else None
+
+    def children(self, key: ProcessKey) -> list[Node]:
+        """Return the processes born of this one, oldest first."""
+        return [self.nodes[child] for child in sorted(self.born_of.get(key, ()), key=order)]
+
+    def descendants(self, key: ProcessKey) -> Iterator[Node]:
+        """Yield all that descends from a process, parents before children."""
+        waiting, seen = [key], {key}
+        while waiting:
+            for child in self.children(waiting.pop(0)):
+                if child.key not in seen:
+                    seen.add(child.key)
+                    waiting.append(child.key)
+                    yield child
+
+    def lineage(self, key: ProcessKey) -> list[Node]:
+        """Return the process and its ancestors by birth, as far as they are known."""
+        found: list[Node] = []
+        node = self.nodes.get(key)
+        while node is not None and node not in found:
+            found.append(node)
+            node = self.node(node.first_parent)
+        return found
+
+    def parent(self, node: Node) -> ProcessKey | None:
+        """
+        Return who is the parent by the latest word on it.
+
+        None if the last known parent has ended before this process and nobody
+        has said since who adopted it.
+        """
+        said = [r for r in (node.fork, *node.observed, node.exit) if r is not None and r.ppid]
+        if not said:
+            return None
+        last = max(said, key=when)
+        assert last.ppid is not None  # noqa: S101 (filtered above)
+        if isinstance(last, Exit):
+            first = node.first_parent
+            if first is not None and first.pid == last.ppid and not self.ended_before(first, last):
+                return first
+            owner = self.at(last.ppid, last.ts_boot_ns)
+            return owner.key if owner is not None else ProcessKey(last.ppid, None)
+        key = ProcessKey(last.ppid, last.parent_start_ticks)
+        known = self.nodes.get(key)
+        gone = known is not None and known.ended_ns is not None
+        return None if gone and node.ended_ns is None else key
+
+    def ended_before(self, key: ProcessKey, record: Record) -> bool:
+        """Return whether a process is known to have ended before a record was made."""
+        node = self.nodes.get(key)
+        return node is not None and node.ended_ns is not None and node.ended_ns < record.ts_boot_ns
+
+    def roots(self) -> list[Node]:
+        """Return the processes whose parent by birth is not in the tree, oldest first."""
+        found = [n for n in self.nodes.values() if self.node(n.first_parent) is None]
+        return sorted(found, key=lambda node: order(node.key))
+
+    def forget(self, before_ns: int, held: frozenset[ProcessKey] = frozenset()) -> int:
+        """
+        Drop processes that ended before an instant, and return how many.
+
+        Those in `held` stay, and so does an ancestor of someone who lives, for
+        lineage. The order of forgetting does not matter to who is left.
+        """
+        gone = [
+            node.key
+            for node in self.nodes.values()
+            if node.ended_ns is not None
+            and node.ended_ns < before_ns
+            and node.key not in held
+            and not self.born_of.get(node.key)
+        ]
+        for key in gone:
+            node = self.nodes.pop(key)
+            numbers = self.by_pid[key.pid]
+            numbers.remove(key)
+            if not numbers:
+                del self.by_pid[key.pid]
+            self.born_of.pop(key, None)
+            parent = node.first_parent
+            if parent is not None and (siblings := self.born_of.get(parent)) is not None:
+                siblings.discard(key)
+                if not siblings and parent not in self.nodes:
+                    del self.born_of[parent]
+        return len(gone)
+
+
+def order(key: ProcessKey) -> tuple[int, int]:
+    """Return what processes are ordered by: start, then number; unknown starts come first."""
+    return (key.start_ticks if key.start_ticks is not None else -1, key.pid)
+
+
+def on_exec(_tree: ProcessTree, node: Node, event: Exec) -> None:
+    """Take in a new program image."""
+    keep(node.execs, event)
+
+
+def on_title(_tree: ProcessTree, node: Node, event: Title) -> None:
+    """Take in a new name."""
+    keep(node.titles, event)
+
+
+def on_signal(_tree: ProcessTree, node: Node, event: Signal) -> None:
+    """Take in a signal."""
+    keep(node.signals, event)
+
+
+def on_exit(_tree: ProcessTree, node: Node, event: Exit) -> None:
+    """Take in the end."""
+    node.exit = earliest(node.exit, event)
+
+
+def on_reap(_tree: ProcessTree, node: Node, event: Reap) -> None:
+    """Take in the collection by the parent."""
+    node.reap = earliest(node.reap, event)
+
+
+def on_oom(_tree: ProcessTree, node: Node, event: Oom) -> None:
+    """Take in that the kernel chose it as its victim."""
+    node.oom = earliest(node.oom, event)
+
+
+def ignore(_tree: ProcessTree, _node: Node, _event: Migrate) -> None:
+    """A move between CPUs changes nothing about a process; its number is counted by the kernel."""
+
+
+HANDLERS: Final[dict[type, Callable[..., None]]] = {
+    Fork: ProcessTree.on_fork,
+    Observed: ProcessTree.on_observed,
+    Exec: on_exec,
+    Title: on_title,
+    Exit: on_exit,
+    Reap: on_reap,
+    Signal: on_signal,
+    Oom: on_oom,
+    Migrate: ignore,
+}
+
+
+def grow(events: Iterable[Event]) -> ProcessTree:
+    """Return the tree of some records."""
+    tree = ProcessTree()
+    for event in events:
+        tree.apply(event)
+    return tree
