@@ -1,0 +1,110 @@
+"""
+The form of a verdict, schema `pidtrail.verdict/1`.
+
+Everything a reader needs to check it is in it: what Airflow recorded, which
+processes there were, which records (by seq) prove it, and what is not known.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from pidtrail.events import TaskRef
+
+VERDICT_SCHEMA: Final = "pidtrail.verdict/1"
+
+Outcome = Literal["match", "explained", "conflict", "undetermined"]
+Confidence = Literal["proved", "strong", "weak"]
+
+
+class Who(msgspec.Struct, frozen=True):
+    """A process by number, and its role where it has one."""
+
+    pid: int | None
+    start_ticks: int | None = None
+    role: str | None = None
+    comm: str | None = None
+
+
+class KilledBy(msgspec.Struct, frozen=True):
+    """
+    How a process ended.
+
+    `oom`: the kernel chose it as its victim; `signal`: someone sent it, `sender`
+    is None if that was the kernel; `self`: it raised the signal itself (a fault,
+    abort()); `exit`: it called exit.
+    """
+
+    kind: Literal["oom", "signal", "self", "exit"]
+    sig: int | None = None
+    sender: Who | None = None
+
+
+class ProcessReport(msgspec.Struct, frozen=True):
+    """
+    One process of a task instance attempt. Times are RFC 3339 in UTC.
+
+    `chain` is the lineage by birth upwards from this process, itself first.
+    `reparented_to` is the pid of who had adopted it when it ended. Counters are
+    None while it lives and where the source cannot count.
+    """
+
+    role: str
+    pid: int | None
+    start_ticks: int | None
+    birth_parent: Who | None = None
+    chain: list[Who] = []
+    identified_by: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    exit_code: int | None = None
+    termsig: int | None = None
+    killed_by: KilledBy | None = None
+    migrations: int | None = None
+    voluntary_switches: int | None = None
+    involuntary_switches: int | None = None
+    major_faults: int | None = None
+    zombie_ns: int | None = None
+    reparented_to: int | None = None
+    ns_pids: list[int] | None = None
+    title: str | None = None
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What Airflow recorded, each time it was another pid or state; `seen_at` is our clock."""
+
+    pid: int | None
+    hostname: str | None
+    state: str | None
+    via: str | None
+    seen_at: str | None
+    try_number: int | None = None
+    table: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The judgement of one task instance attempt; see design section 8 for the codes."""
+
+    task: TaskRef
+    recorded: list[Recorded]
+    processes: list[ProcessReport]
+    code: str
+    outcome: Outcome
+    confidence: Confidence
+    pid_changed_in_kernel: bool
+    summary: str
+    evidence: list[int]
+    unknowns: list[str]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All verdicts of a stream, as `explain --json` prints them."""
+
+    verdicts: list[Verdict]
+    schema: str = VERDICT_SCHEMA
+    host: str | None = None
+    boot_id: str | None = None
+    source: str | None = None
+    unknowns: list[str] = []
