@@ -274,7 +274,7 @@ test)
     prepare "$TEST_NEEDS"
     tell_uv
     # Here a test that cannot run has failed: no skip goes unseen.
-    export REQUIRE="${REQUIRE-root,bpf,postgres,airflow}"
+    export REQUIRE="${REQUIRE-root,bpf,postgres,airflow,systemd}"
     lint
     run_tests tests/unit
     say "installing Airflow 3 and Airflow 2, each into an environment of its own"

@@ -59,11 +59,17 @@ def missing_airflow() -> str | None:
     return "no Airflow is installed (python -m demo.environment 3.3.2 2.11.2)"
 
 
+def missing_systemd() -> str | None:
+    """Return why a unit file cannot be judged, or None; no running systemd is needed."""
+    return None if shutil.which("systemd-analyze") else "systemd-analyze is not installed"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "root": missing_root,
     "bpf": missing_bpf,
     "postgres": missing_postgres,
     "airflow": missing_airflow,
+    "systemd": missing_systemd,
 }
 
 

@@ -1,0 +1,43 @@
+"""The systemd unit, judged by systemd's own tools; no running systemd is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNIT = Path(__file__).resolve().parents[2] / "systemd" / "pidtrail.service"
+MOST_EXPOSED = 35  # tenths: `systemd-analyze security` calls 4.9 and less OK
+
+pytestmark = pytest.mark.needs_systemd
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """Return the unit with a program that is here, whatever is installed in /opt."""
+    copy = tmp_path / UNIT.name
+    text = UNIT.read_text(encoding="utf-8")
+    assert "/opt/pidtrail/bin/pidtrail" in text
+    copy.write_text(text.replace("/opt/pidtrail/bin/pidtrail", sys.executable), encoding="utf-8")
+    return copy
+
+
+def test_systemd_finds_nothing_to_complain_about(unit: Path) -> None:
+    done = analyze("verify", "--man=no", unit)
+
+    assert [line for line in done.stderr.splitlines() if UNIT.name in line] == []
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_exposes_little(unit: Path) -> None:
+    done = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", unit)
+
+    assert done.returncode == 0, done.stdout.splitlines()[-1:]

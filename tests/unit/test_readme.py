@@ -1,0 +1,55 @@
+"""The README names every command that exists, and no command goes without help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pidtrail.cli import main
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command below and including this one, with the words that call it."""
+    yield " ".join(words), command
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from walk(child, (*words, name))
+
+
+COMMANDS = dict(walk(main, ("pidtrail",)))
+
+
+@pytest.mark.parametrize("called", COMMANDS)
+def test_every_command_has_help(called: str) -> None:
+    assert COMMANDS[called].help, f"{called} has no docstring"
+    for parameter in COMMANDS[called].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{called} {parameter.opts[-1]} has no help"
+
+    done = CliRunner().invoke(main, [*called.split()[1:], "--help"])
+
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("Usage:")
+
+
+@pytest.mark.parametrize("called", COMMANDS)
+def test_every_command_stands_in_the_readme(called: str) -> None:
+    assert f"`{called}" in README
+
+
+def test_the_readme_names_no_command_that_is_not_there() -> None:
+    named = set(re.findall(r"`pidtrail ([a-z]+)", README))
+
+    assert named <= {called.split()[1] for called in COMMANDS if " " in called}
+
+
+def test_the_readme_gives_the_two_commands() -> None:
+    for command in ("make demo", "make test", "./do demo", "./do test"):
+        assert command in README
