@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple, TypeVar
 
 MARK_VARIABLE = "PIDTRAIL_STAGE"
@@ -223,6 +224,21 @@ def clear_leftovers(state: Path) -> None:
             send_signal(Identity(pid, start_ticks), signal.SIGKILL)
         _end_all(Path(left["home"]), left["mark"])
     state.unlink(missing_ok=True)
+
+
+def stop_on_signals() -> None:
+    """Turn SIGINT, SIGTERM and SIGHUP into one `StageError`, so that everything is stopped on the way out."""
+    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        # A second Ctrl-C must not interrupt the stopping that the first one began.
+        for sig in endings:
+            signal.signal(sig, signal.SIG_IGN)
+        message = f"stopped by {signal.Signals(signum).name}"
+        raise StageError(message)
+
+    for sig in endings:
+        signal.signal(sig, interrupt)
 
 
 def _end_all(home: Path, mark: str) -> None:

@@ -15,17 +15,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 
 from demo import BUILD
 from demo.airflow3 import Airflow3
 from demo.environment import InstallError, install, say
-from demo.processes import Identity, Ledger, StageError, is_alive
+from demo.processes import Identity, Ledger, StageError, is_alive, stop_on_signals
 
 DAGS = Path(__file__).with_name("dags")
 VERSION = "3.3.2"
@@ -142,15 +140,9 @@ def _start_ticks(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
-def _interrupted(signum: int, _frame: FrameType | None) -> None:
-    message = f"stopped by {signal.Signals(signum).name}"
-    raise StageError(message)
-
-
 def main(home: Path, result: Path) -> int:
     """Play, stop everything, write the result; status as the module says."""
-    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sig, _interrupted)
+    stop_on_signals()
     try:
         release = install(VERSION)
         shutil.rmtree(home, ignore_errors=True)

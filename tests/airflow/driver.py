@@ -1,0 +1,137 @@
+"""
+Plays all cases on one real Airflow: what `pidtrail trace` watches in these tests.
+
+    python -m tests.airflow.driver VERSION HOME RESULT [PORT]
+
+PORT is PostgreSQL's, for 2.x. RESULT (JSON) tells who was killed by whom and
+how each run ended. Needs nothing of pidtrail. Status 0 when all was played and
+nothing was left running, else 1 and one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from demo import BUILD
+from demo.airflow2 import Airflow2
+from demo.airflow3 import Airflow3
+from demo.airflow_host import AirflowHost
+from demo.environment import InstallError, install, say
+from demo.processes import Identity, Ledger, StageError, identity_of, is_alive, send_signal, stop_on_signals, wait_until
+from demo.stage import flip_affinity
+
+DAGS = Path(__file__).with_name("dags")
+RUN_ID = "test"
+FIRST = ("long", "kill_supervisor", "kill_runner", "reschedule", "deferral", "mapped", "retry", "bash")
+LAST = "kill_scheduler"
+# Airflow 3.x cannot take a result from a runner without supervisor: its row stays
+# `running` until the heartbeat timeout, so this run has no end within a test.
+ENDLESS = "kill_supervisor"
+FLIP_FOR_S = 8.0
+
+
+def dag_id(case: str) -> str:
+    """Name of the DAG of a case."""
+    return f"case_{case}"
+
+
+def kill(victim: Identity) -> dict[str, object]:
+    """SIGKILL one process from this one; return who was killed by whom, and when."""
+    at_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    if not send_signal(victim, signal.SIGKILL):
+        message = f"process {victim.pid} ended before it could be killed"
+        raise StageError(message)
+    return {"victim": victim, "killer": identity_of(os.getpid()), "at_boot_ns": at_boot_ns}
+
+
+def kill_parent(runner: Identity, ppid: int) -> dict[str, object]:
+    """SIGKILL the supervisor of a runner."""
+    supervisor = identity_of(ppid)
+    if supervisor is None or not is_alive(runner):
+        message = f"runner {runner.pid} or its supervisor {ppid} ended too early"
+        raise StageError(message)
+    return kill(supervisor)
+
+
+def play(host: AirflowHost) -> dict[str, object]:
+    """Run all cases, as many at once as can be; return what was done."""
+    begin = time.monotonic()
+
+    def tell(line: str) -> None:
+        say(f"[{time.monotonic() - begin:5.1f} s] {line}")
+
+    host.start()
+    host.wait_for_dags({dag_id(case) for case in (*FIRST, LAST)})
+    tell("Airflow is ready")
+    for case in FIRST:
+        host.trigger(dag_id(case), RUN_ID)
+    orphan_note = host.wait_for_note(dag_id("kill_supervisor"), within_s=60)[0]
+    orphan = Identity(*orphan_note.identity)
+    supervisor = kill_parent(orphan, orphan_note.ppid)
+    runner = kill(Identity(*host.wait_for_note(dag_id("kill_runner"), within_s=60)[0].identity))
+    tell("a supervisor and a runner were killed")
+    flips = flip_affinity(Identity(*host.wait_for_note(dag_id("long"), within_s=60)[0].identity), seconds=FLIP_FOR_S)
+    tell(f"the affinity of the long task was changed {flips.count} times")
+    states = {case: host.wait_for_end(dag_id(case), RUN_ID, within_s=100) for case in FIRST if case != ENDLESS}
+    wait_until(lambda: not is_alive(orphan), within_s=60, what="the end of the runner without supervisor")
+    tell(f"ended: {states}")
+
+    host.trigger(dag_id(LAST), RUN_ID)
+    survivor = Identity(*host.wait_for_note(dag_id(LAST), within_s=30)[0].identity)
+    killed = host.kill_scheduler()
+    scheduler = {
+        "victim": killed,
+        "killer": identity_of(os.getpid()),
+        "at_boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    }
+    time.sleep(3)  # the experiment itself: a scheduler that is down for a while
+    host.start_scheduler()
+    tell("the scheduler was killed and started again")
+    wait_until(lambda: not is_alive(survivor), within_s=60, what="the end of the task of a killed scheduler")
+    states[LAST] = host.wait_for_end(dag_id(LAST), RUN_ID, within_s=60)
+    tell(f"ended: {states[LAST]}")
+    return {
+        "states": states,
+        "kills": {"kill_supervisor": supervisor, "kill_runner": runner, "kill_scheduler": scheduler},
+        "flips": flips.count,
+        "flips_refused": flips.reason,
+    }
+
+
+def main(version: str, home: Path, result: Path, port: int | None) -> int:
+    """Play, stop everything, write the result; status as the module says."""
+    stop_on_signals()
+    try:
+        release = install(version)
+        home.mkdir(parents=True)
+        ledger = Ledger(BUILD / f"test-stage-{version}.json", home)
+        host: AirflowHost
+        if version.startswith("2."):
+            host = Airflow2(release, ledger, DAGS, with_triggerer=True, port=port)
+        else:
+            host = Airflow3(release, ledger, DAGS, with_triggerer=True)
+        try:
+            done = play(host)
+        finally:
+            ledger.stop_all()
+    except (StageError, InstallError) as error:
+        say(f"Airflow {version}: {error}")
+        return 1
+    result.write_text(json.dumps(done, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(
+        main(
+            sys.argv[1],
+            Path(sys.argv[2]).resolve(),
+            Path(sys.argv[3]).resolve(),
+            int(sys.argv[4]) if len(sys.argv) > 4 else None,  # noqa: PLR2004
+        )
+    )
