@@ -34,10 +34,32 @@ if [ "${1-}" = --inside ]; then
         settings="$settings PIP_CERT=/root/certificates.crt SSL_CERT_FILE=/root/certificates.crt"
     fi
     # shellcheck disable=SC2086
-    run() { env -i HOME=/root TERM=dumb PATH=/usr/sbin:/usr/bin:/sbin:/bin $settings chroot "$root" "$@"; }
+    bare() { env -i HOME=/root TERM=dumb PATH=/usr/sbin:/usr/bin:/sbin:/bin $settings "$@"; }
+
+    # First what must fail: each with one line, and with nothing installed.
+    must_fail() {
+        want=$1
+        shift
+        if "$@" >"$root/out" 2>"$root/err"; then die "succeeded, but should say: $want"; fi
+        if [ "$(wc -l <"$root/err")" != 1 ] || ! grep -q "$want" "$root/err"; then
+            die "should say only: $want; said: $(cat "$root/err")"
+        fi
+        printf 'bare_root: refused as it should: %s\n' "$(cut -c1-100 "$root/err")"
+    }
+    do_setup='cd /srv/pidtrail && exec ./do setup'
+    must_fail 'not root' bare chroot --userspec=65534:65534 "$root" /bin/sh -c "$do_setup"
+    mv "$root/etc/os-release" "$root/etc/os-release.real"
+    echo ID=plan9 >"$root/etc/os-release"
+    must_fail 'plan9.* is not a distribution' bare chroot "$root" /bin/sh -c "$do_setup"
+    rm "$root/etc/os-release"
+    mv "$root/etc/os-release.real" "$root/etc/os-release"
+    must_fail 'no network' bare unshare --net chroot "$root" /bin/sh -c "$do_setup"
+
     for target; do
         started=$(date +%s)
-        run /bin/sh -c 'cd /root/pidtrail && exec ./do "$1"' sh "$target" || die "./do $target failed"
+        # shellcheck disable=SC2016
+        bare chroot "$root" /bin/sh -c 'cd /srv/pidtrail && exec ./do "$1"' sh "$target" ||
+            die "./do $target failed"
         printf 'bare_root: ./do %s took %s s\n' "$target" "$(($(date +%s) - started))"
     done
     exit
@@ -67,6 +89,7 @@ fi
 here=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "${ROOTS:=/tmp/pidtrail-roots}"
 root=$(mktemp -d "$ROOTS/$suite.XXXXXX")
+chmod 755 "$root"
 cleanup() {
     if [ -n "${KEEP-}" ]; then
         echo "bare_root: kept $root"
@@ -100,6 +123,8 @@ if [ -f "$bundle" ]; then cp "$bundle" "$root/root/certificates.crt"; fi
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod +x "$root/usr/sbin/policy-rc.d"
 
-mkdir -p "$root/root/pidtrail"
-git -C "$here" archive HEAD | tar -x -C "$root/root/pidtrail"
+mkdir -p "$root/srv/pidtrail"
+git -C "$here" archive HEAD | tar -x -C "$root/srv/pidtrail"
+# As if it were anybody's checkout, so that "not root" is what somebody else is told.
+chmod 777 "$root/srv/pidtrail"
 unshare --mount --propagation slave sh "$here/tests/packaging/bare_root.sh" --inside "$root" "$@"
