@@ -100,7 +100,7 @@ distribution() (
     ID=unknown VERSION_ID=
     # shellcheck source=/dev/null
     if [ -r /etc/os-release ]; then . /etc/os-release; fi
-    printf '%s %s' "$ID" "$VERSION_ID"
+    printf '%s' "$ID${VERSION_ID:+ $VERSION_ID}"
 )
 
 # Print the needs among the arguments that are not met.
