@@ -23,15 +23,17 @@ LAYERS = (
     "reports | sinks | sources | store | lab | airflow.metadata | airflow.location | airflow.sampler",  # noqa: E501
     "verdict",
     "correlate",
-    "tree",
-    "airflow.identify | airflow.commands | codec | config",
+    "tree | attribution",
+    "airflow.identify | codec | config",
+    "airflow.commands",
+    "airflow.facts",
     "events | clock | errors | redact",
     "bpf",
 )
 
 # These may import their neighbours: they are parts of one thing, or know the same fact.
 NEIGHBOURS = {
-    ("airflow.identify", "airflow.commands"),
+    ("sources", "store"),  # a recording, replayed, is a source
     ("airflow.sampler", "airflow.metadata"),
     ("airflow.sampler", "airflow.location"),
     ("airflow.location", "airflow.metadata"),
@@ -40,8 +42,8 @@ NEIGHBOURS = {
 
 # No I/O, no clock, no threads: time and facts reach these inside records.
 PURE = {
-    *("tree", "correlate", "verdict", "airflow.identify", "airflow.commands", "codec"),
-    *("events", "clock", "redact"),
+    *("tree", "attribution", "correlate", "verdict", "codec", "events", "clock", "redact"),
+    *("airflow.identify", "airflow.commands", "airflow.facts"),
 }
 IMPURE_MODULES = {
     *("asyncio", "ctypes", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random"),
