@@ -217,6 +217,11 @@ class CoreSource:
             reason=reason,
         )  # fmt: skip
 
+    def next_seq(self) -> int:
+        """Take the next number of the stream, for a record that comes from elsewhere."""
+        self.seq += 1
+        return self.seq
+
     def close(self) -> None:
         """Detach and unload. May be called twice."""
         if self.ring is not None:

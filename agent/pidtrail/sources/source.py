@@ -35,5 +35,8 @@ class Source(Protocol):
     def read(self) -> list[Event]:
         """Return the records since the last call, oldest first; empty if there are none."""
 
+    def next_seq(self) -> int:
+        """Take the next number of the stream, for a record that comes from elsewhere."""
+
     def close(self) -> None:
         """Detach. May be called twice."""

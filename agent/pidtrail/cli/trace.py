@@ -1,0 +1,291 @@
+"""`pidtrail trace`: an on-demand session."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import structlog
+
+from pidtrail.cli.child import Child
+from pidtrail.errors import PidtrailError, UsageError
+from pidtrail.runtime import QUIET_SECONDS, TURN_SECONDS, Session, make_header
+from pidtrail.sinks.jsonl import JsonLines
+from pidtrail.sources.ladder import open_best
+from pidtrail.store import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from pidtrail.airflow.location import Location
+    from pidtrail.sinks.sink import Sink
+
+log = structlog.get_logger()
+GRACE_SECONDS = 10.0
+MAX_SHOWN_EVENTS = 300_000
+"""The tree at the end is for people; beyond this it is too long to read and slow to make."""
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.option(
+    "--source",
+    "source_name",
+    type=click.Choice(["auto", "core"]),
+    default="auto",
+    show_default=True,
+    help="Where events come from; auto takes the best that works here.",
+)
+@click.option("--pid", "pids", type=int, multiple=True, help="Follow this process and its subtree.")
+@click.option("--airflow", is_flag=True, help="Follow the Airflow processes that run here.")
+@click.option("--duration", type=float, metavar="SEC", help="End after so many seconds.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["tree", "jsonl", "none"]),
+    default="tree",
+    show_default=True,
+    help="What to show; jsonl puts nothing but events on stdout.",
+)
+@click.option("--migrations", is_flag=True, help="Report every move of a thread between CPUs.")
+@click.option(
+    "--airflow-db",
+    metavar="URL",
+    help="Airflow's metadata database; else from AIRFLOW__DATABASE__SQL_ALCHEMY_CONN or airflow.cfg.",
+)
+@click.option("-o", "output", type=click.Path(path_type=Path), help="Write a recording to FILE.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def trace(**options: Any) -> None:
+    """
+    Watch processes from the kernel, and explain every Airflow task instance among them.
+
+    Start CMD and follow all it forks, or attach to what runs. Ctrl-C ends the
+    session. With CMD the exit status is CMD's (128+N if signal N ended it).
+
+    \b
+    Examples:
+      pidtrail trace -- airflow scheduler
+      pidtrail trace --airflow --duration 600 -o monday.db
+      pidtrail trace --pid 4242 --format jsonl | jq .type
+    """
+    sys.exit(Trace(**options).run())
+
+
+class Trace:
+    """One run of the command: its options, and what they led to."""
+
+    def __init__(
+        self,
+        *,
+        source_name: str,
+        pids: tuple[int, ...],
+        airflow: bool,
+        duration: float | None,
+        form: str,
+        migrations: bool,
+        airflow_db: str | None,
+        output: Path | None,
+        command: tuple[str, ...],
+    ) -> None:
+        if sum(map(bool, (pids, airflow, command))) != 1:
+            raise UsageError("name what to follow: --pid PID, --airflow, or -- CMD")
+        if duration is not None and duration <= 0:
+            raise UsageError("--duration must be more than 0 seconds")
+        self.source_name, self.migrations = source_name, migrations
+        self.pids, self.airflow, self.command = pids, airflow, command
+        self.duration, self.form, self.output = duration, form, output
+        self.airflow_db = airflow_db
+        self.signals: list[int] = []
+        self.child: Child | None = None
+        self.recorder: Recorder | None = None
+        self.said_problem: str | None = None
+
+    def run(self) -> int:
+        """Run the session and return the exit status."""
+        with ExitStack() as stack:
+            self.take_signals()
+            roots = self.find_roots()
+            session = self.open(roots, stack)
+            try:
+                session.start()
+                log.info("attached", source=session.source.name, roots=roots)
+                if self.child is not None:
+                    self.child.release()
+                self.loop(session, roots)
+            finally:
+                session.finish()
+            self.show(session)
+        return self.child.exit_status if self.child is not None else 0
+
+    def take_signals(self) -> None:
+        """Note SIGINT and SIGTERM instead of dying of them: what was captured must be kept."""
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            self.signals.append(number)
+
+        signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGTERM, note)
+        signal.signal(signal.SIGHUP, note)
+
+    def find_roots(self) -> list[int]:
+        """Return the pids to follow; a command is forked for it. Raises PidtrailError."""
+        if self.command:
+            self.child = Child(self.command, stdout_to_stderr=self.form == "jsonl")
+            return [self.child.pid]
+        if self.airflow:
+            from pidtrail.airflow.running import airflow_roots
+
+            roots = airflow_roots()
+            if not roots:
+                raise PidtrailError("no Airflow scheduler, worker or triggerer runs here")
+            return roots
+        for pid in self.pids:
+            if pid <= 0 or not Path(f"/proc/{pid}").exists():
+                raise PidtrailError(f"no process {pid}")
+        return list(self.pids)
+
+    def open(self, roots: list[int], stack: ExitStack) -> Session:
+        """Open the source, the sinks and Airflow's claims; undone if one of them fails."""
+        try:
+            source, refused = open_best(self.source_name, roots, migrations=self.migrations)
+        except BaseException:
+            if self.child is not None:
+                self.child.abandon()
+            raise
+        try:
+            location = self.locate(roots)
+            header = make_header(
+                source, roots, refused, location.redacted_url, location.problem
+            )
+            sinks: list[Sink] = []
+            if self.output is not None or self.form != "none":
+                self.recorder = Recorder(self.recording_path(stack), header)
+                sinks.append(self.recorder)
+            if self.form == "jsonl":
+                sinks.append(JsonLines(sys.stdout.buffer, header))
+            claims = None
+            if location.url is not None:
+                from pidtrail.airflow.sampler import Sampler
+
+                claims = Sampler(location.url, since_epoch_ns=time.time_ns())
+                claims.start()
+            return Session(source, sinks, claims)
+        except BaseException:
+            source.close()
+            if self.child is not None:
+                self.child.abandon()
+            raise
+
+    def locate(self, roots: list[int]) -> Location:
+        """Find Airflow's metadata database; `problem` says why there is none."""
+        from pidtrail.airflow.location import locate
+
+        return locate(self.airflow_db, roots)
+
+    def recording_path(self, stack: ExitStack) -> Path:
+        """Return where to record: the verdicts at the end are made from it in any case."""
+        if self.output is not None:
+            return self.output
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pidtrail-"))
+        return Path(folder) / "session.db"
+
+    def loop(self, session: Session, roots: list[int]) -> None:
+        """Turn until the end: the command's, the duration's, the roots', or a signal."""
+        deadline = None if self.duration is None else time.monotonic() + self.duration
+        pause = TURN_SECONDS
+        watched = {os.pidfd_open(pid) for pid in roots if Path(f"/proc/{pid}").exists()}
+        try:
+            while True:
+                ended, _, _ = select.select(watched, [], [], pause)
+                pause = TURN_SECONDS if session.turn() else QUIET_SECONDS
+                self.tell_problems()
+                if self.child is not None and self.child.wait(0):
+                    return
+                if self.child is None:
+                    watched.difference_update(ended)
+                    for fd in ended:
+                        os.close(fd)
+                    if not watched and not session.live:
+                        return
+                if deadline is not None and time.monotonic() >= deadline:
+                    self.end_child(session)
+                    return
+                if self.signals and self.on_signal(session):
+                    return
+        finally:
+            for fd in watched:
+                os.close(fd)
+
+    def on_signal(self, session: Session) -> bool:
+        """Return whether the session ends now; a command gets the signal first."""
+        numbers, self.signals = self.signals, []
+        if self.child is None:
+            return True
+        if signal.SIGINT in numbers and not (sys.stdin.isatty() and sys.stdin is not None):
+            self.child.send(signal.SIGINT)
+        if signal.SIGTERM in numbers or signal.SIGHUP in numbers:
+            self.child.send(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        # A second signal means: now.
+        while not self.signals and not self.child.wait(0) and time.monotonic() < deadline:
+            session.turn()
+            time.sleep(TURN_SECONDS)
+        self.end_child(session)
+        return True
+
+    def end_child(self, session: Session) -> None:
+        """End the command if it still runs, and go on capturing how it ends."""
+        if self.child is None or self.child.wait(0):
+            return
+        self.child.send(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while not self.child.wait(0) and time.monotonic() < deadline and not self.signals:
+            session.turn()
+            time.sleep(TURN_SECONDS)
+        self.child.end(0)
+
+    def tell_problems(self) -> None:
+        """Say once on stderr that the recording cannot be written, and once that it can again."""
+        problem = self.recorder.problem if self.recorder is not None else None
+        if problem != self.said_problem:
+            self.said_problem = problem
+            if problem is not None:
+                log.error("recording incomplete", problem=problem)
+            else:
+                log.info("recording goes on")
+
+    def show(self, session: Session) -> None:
+        """Print what the session showed."""
+        log.info("ended", events=session.events, lost=session.lost)
+        for problem in session.problems():
+            log.warning("airflow database", problem=problem)
+        if self.form == "none" or self.recorder is None:
+            return
+        print_verdicts(self.recorder.path, session, to_stderr=self.form == "jsonl")
+
+
+def print_verdicts(path: Path, session: Session, *, to_stderr: bool) -> None:
+    """Judge a recording and print tree and verdicts; where stdout is for events, on stderr."""
+    from pidtrail.reports.text import print_report, print_tree
+    from pidtrail.sources.replay import Replay
+    from pidtrail.tree import grow
+    from pidtrail.verdict.engine import judge_stream
+
+    file = sys.stderr if to_stderr else sys.stdout
+    if not to_stderr and session.events <= MAX_SHOWN_EVENTS:
+        replay = Replay(str(path))
+        print_tree(grow(replay.events()), replay.header, file=file)
+    replay = Replay(str(path))
+    report = judge_stream(replay.header, replay.events(), problems=list(session.problems()))
+    print_report(report, file=file)
+
+
+__all__: Sequence[str] = ("trace",)

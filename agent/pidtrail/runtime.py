@@ -1,0 +1,196 @@
+"""
+The one loop: source, attribution, sinks. The only place that wires them.
+
+Every turn takes what the source has, adds what became worthwhile to look up
+(open task logs, Airflow's database), labels it with task instances and hands
+the batch to the sinks. One sequence numbers all of it, so that evidence can
+name a record by `seq` alone; its only holes are losses.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import structs
+
+from pidtrail import __version__
+from pidtrail.airflow.facts import Role
+from pidtrail.attribution import Attribution, facts_of
+from pidtrail.events import (
+    EVENT_SCHEMA,
+    Event,
+    Exec,
+    Exit,
+    Fork,
+    Header,
+    Lost,
+    Observed,
+    ProcessKey,
+    Root,
+    Title,
+)
+from pidtrail.sources import proc
+from pidtrail.sources.tasklog import TaskLogs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pidtrail.sinks.sink import Sink
+    from pidtrail.sources.source import Source
+
+TURN_SECONDS: Final = 0.04
+QUIET_SECONDS: Final = 0.1
+"""Without events the loop turns slower: each turn costs some 50 µs."""
+SETTLE_SECONDS: Final = 0.3
+"""After the end: sched_process_free runs an RCU grace period after the last reaping."""
+WORKS_FOR_A_TASK: Final = frozenset({Role.SUPERVISOR, Role.RUNNER, Role.SUDO})
+
+
+class Claims(Protocol):
+    """Where Airflow's own records come from (airflow/sampler.py)."""
+
+    def drain(self) -> list[Event]:
+        """Return what was read since the last call; never blocks."""
+
+    def poke(self) -> None:
+        """Ask for a reading now."""
+
+    def problems(self) -> list[str]:
+        """Return what went wrong, one line each."""
+
+    def stop(self) -> None:
+        """Read a last time and end."""
+
+
+class Session:
+    """
+    One capture: an open source, some sinks, and perhaps Airflow's claims.
+
+    `now_ns` is CLOCK_BOOTTIME in nanoseconds; a seam for tests.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sinks: Sequence[Sink],
+        claims: Claims | None = None,
+        now_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    ) -> None:
+        self.source = source
+        self.sinks = sinks
+        self.claims = claims
+        self.now_ns = now_ns
+        self.attribution = Attribution()
+        self.task_logs = TaskLogs()
+        self.live: set[ProcessKey] = set()
+        self.events = 0
+        self.lost = 0
+
+    def start(self) -> None:
+        """Take the snapshot; the source is open already, so nothing falls in between."""
+        snapshot = self.source.snapshot()
+        self.live.update(e.key for e in snapshot if e.key and not getattr(e, "dead", False))
+        self.deliver(snapshot)
+
+    def turn(self) -> int:
+        """Do one round and return how many records it brought."""
+        count = 0
+        while batch := self.source.read():
+            self.deliver(batch)
+            count += len(batch)
+        extra: list[Event] = list(self.task_logs.look(self.now_ns()))
+        if self.claims is not None:
+            extra += self.claims.drain()
+        if extra:
+            self.deliver([structs.replace(e, seq=self.source.next_seq()) for e in extra])
+        return count + len(extra)
+
+    def deliver(self, events: list[Event]) -> None:
+        """Label a batch and hand it to the sinks."""
+        label = self.attribution.label
+        labelled = []
+        for event in events:
+            event = label(event)  # noqa: PLW2901 (the labelled one takes its place)
+            labelled.append(event)
+            kind = type(event)
+            if kind is Title or kind is Exec or kind is Observed:
+                self.follow_up(event)
+            elif kind is Fork and event.key is not None:
+                self.live.add(event.key)
+                if event.task is not None:
+                    self.follow_up(event)
+            elif kind is Exit and event.key is not None:
+                self.live.discard(event.key)
+                self.task_logs.forget(event.key)
+            elif isinstance(event, Lost):
+                self.lost += event.count or 0
+        self.events += len(labelled)
+        for sink in self.sinks:
+            sink.write(labelled)
+
+    def follow_up(self, event: Event) -> None:
+        """Look for an open task log, and at the database, where a record makes it worthwhile."""
+        key = event.key
+        if key is None:
+            return
+        label = self.attribution.labels.get(key)
+        if isinstance(event, Fork):
+            # A child of a busy supervisor: Airflow writes its pid about now.
+            if label is not None and label.role is Role.RUNNER and self.claims is not None:
+                self.claims.poke()
+            return
+        if isinstance(event, Observed) and event.log_path is not None:
+            return
+        facts = facts_of(event) if isinstance(event, Title | Exec | Observed) else None
+        if facts is not None and facts.task is not None and facts.role in WORKS_FOR_A_TASK:
+            self.task_logs.ask(key, self.now_ns())
+            if facts.role is Role.RUNNER and self.claims is not None:
+                self.claims.poke()
+
+    def problems(self) -> list[str]:
+        """Return what went wrong with Airflow's claims, one line each."""
+        return self.claims.problems() if self.claims is not None else []
+
+    def finish(self) -> None:
+        """Drain what still comes, read Airflow's claims a last time, close everything."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            self.turn()
+            time.sleep(TURN_SECONDS)
+        if self.claims is not None:
+            self.claims.stop()
+        self.turn()
+        self.source.close()
+        for sink in self.sinks:
+            sink.close()
+
+
+def make_header(
+    source: Source,
+    roots: Sequence[int],
+    refused: dict[str, str],
+    airflow_db: str | None = None,
+    airflow_problem: str | None = None,
+) -> Header:
+    """Return the header of a stream that begins now on this host."""
+    wall_offset_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return Header(
+        schema=EVENT_SCHEMA,
+        host=socket.gethostname(),
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        clk_tck=os.sysconf("SC_CLK_TCK"),
+        wall_offset_ns=wall_offset_ns,
+        source=source.name,
+        fidelity=source.fidelity,
+        roots=[Root(pid, proc.start_ticks(pid)) for pid in roots],
+        version=__version__,
+        kernel=os.uname().release,
+        pid_ns=Path("/proc/self/ns/pid").stat().st_ino,
+        refused=refused,
+        airflow_db=airflow_db,
+        airflow_problem=airflow_problem,
+    )

@@ -1,0 +1,71 @@
+"""
+Which Airflow task log a process holds open: the best passive key there is.
+
+Supervisor and runner both hold `…/attempt=N.log` open (Airflow 2.10.5 and
+3.3.2, seen). Looked at only when a title says that a process works for a task
+instance, and again a little later, because the title comes first: 3.x names the
+worker before `supervise` opens the file (sdk execution_time/supervisor.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pidtrail.airflow.identify import is_task_log
+from pidtrail.events import Observed, ProcessKey
+from pidtrail.sources import proc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DELAYS_NS: Final = (0, 100_000_000, 500_000_000, 2_000_000_000)
+ORIGIN: Final = "procfs"
+
+
+class TaskLogs:
+    """
+    Looks for open task logs of the processes it was asked about.
+
+    `find` is a seam for tests: it returns the paths that a pid holds open.
+    """
+
+    def __init__(self, find: Callable[[int], list[str] | None] = proc.open_paths) -> None:
+        self.find = find
+        self.waiting: list[tuple[int, ProcessKey, int]] = []
+        self.known: dict[ProcessKey, str] = {}
+
+    def ask(self, key: ProcessKey, now_ns: int) -> None:
+        """Look at this process now, and again if nothing is found."""
+        if all(waiting_key != key for _, waiting_key, _ in self.waiting):
+            self.waiting.append((now_ns, key, 0))
+
+    def look(self, now_ns: int) -> list[Observed]:
+        """Return what those who are due hold open; `seq` is left to the caller."""
+        if not self.waiting:
+            return []
+        due = [item for item in self.waiting if item[0] <= now_ns]
+        self.waiting = [item for item in self.waiting if item[0] > now_ns]
+        found = []
+        for _, key, attempt in due:
+            path = self.path_of(key)
+            if path is not None and self.known.get(key) != path:
+                self.known[key] = path
+                found.append(
+                    Observed(0, now_ns, ORIGIN, key.pid, key.start_ticks, log_path=path)
+                )
+            elif path is None and attempt + 1 < len(DELAYS_NS) and self.is_there(key):
+                self.waiting.append((now_ns + DELAYS_NS[attempt + 1], key, attempt + 1))
+        return found
+
+    def path_of(self, key: ProcessKey) -> str | None:
+        """Return the task log that a process holds open, or None."""
+        paths = [path for path in self.find(key.pid) or () if is_task_log(path)]
+        return paths[0] if paths and self.is_there(key) else None
+
+    def is_there(self, key: ProcessKey) -> bool:
+        """Return whether the pid is still the process that was meant."""
+        return key.start_ticks is None or proc.start_ticks(key.pid) == key.start_ticks
+
+    def forget(self, key: ProcessKey) -> None:
+        """Drop what is known of a process that ended."""
+        self.known.pop(key, None)
