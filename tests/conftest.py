@@ -15,7 +15,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine is slow at times; that is not what a property is about.
+hypothesis.settings.register_profile("pidtrail", deadline=None)
+hypothesis.settings.load_profile("pidtrail")
 
 ROOT = Path(__file__).resolve().parent.parent
 CAP_PERFMON, CAP_BPF, CAP_SYS_ADMIN = 38, 39, 21
