@@ -7,6 +7,7 @@
 
 /* include/uapi/asm-generic/signal.h: by default ignored, and sent all the time. */
 #define SIGCHLD 17
+#define SIGCONT 18
 #define SIGURG 23
 #define SIGWINCH 28
 
@@ -31,7 +32,10 @@ int BPF_PROG(on_signal, int sig, struct kernel_siginfo *info, struct task_struct
 	struct task_struct *sender;
 	__s32 code;
 
-	if (sig == SIGCHLD || sig == SIGURG || sig == SIGWINCH || result == TRACE_SIGNAL_IGNORED)
+	if (sig == SIGCHLD || sig == SIGURG || sig == SIGWINCH)
+		return 0;
+	/* SIGCONT wakes a stopped process even where it is ignored (kernel/signal.c prepare_signal). */
+	if (result == TRACE_SIGNAL_IGNORED && sig != SIGCONT)
 		return 0;
 	entry = tracked_of(task);
 	if (!entry)
