@@ -1,0 +1,46 @@
+/*
+ * COUNT processes that end at once, WIDTH of them at a time: fork, _exit, wait. With a third
+ * argument each also executes this file with that many bytes of arguments.
+ */
+#include "say.h"
+
+static char padding[128 * 1024];
+
+int main(int argc, char **argv)
+{
+	long count = argc > 1 ? atol(argv[1]) : 1000;
+	long width = argc > 2 ? atol(argv[2]) : 1;
+	long bytes = argc > 3 ? atol(argv[3]) : 0;
+	char *next[] = { argv[0], padding, NULL };
+	long long codes = 0, began, forked = 0, running = 0;
+	int status;
+	pid_t child;
+
+	if (argc == 2 && argv[1][0] == 'p')
+		return 0;
+	if (bytes > 0 && bytes < (long)sizeof(padding))
+		memset(padding, 'p', bytes);
+	began = now_ns();
+	while (forked < count || running) {
+		if (forked < count && running < width) {
+			child = fork();
+			if (!child) {
+				if (bytes)
+					execv(argv[0], next);
+				_exit(forked & 127);
+			}
+			if (child < 0)
+				die("fork");
+			forked++;
+			running++;
+			continue;
+		}
+		if (waitpid(-1, &status, 0) < 0)
+			die("waitpid");
+		codes += WEXITSTATUS(status);
+		running--;
+	}
+	say("{\"at\":\"storm\",\"pid\":%d,\"count\":%lld,\"codes\":%lld,\"elapsed_ns\":%lld}", getpid(), forked,
+	    codes, now_ns() - began);
+	return 0;
+}
