@@ -1,0 +1,216 @@
+"""Secrets leave the text before it is recorded, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pidtrail.redact import MARK, redact_argv, redact_text, redact_url
+
+ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        [
+            *"\"'\\ \n=:@/,[]{};&|?-",
+            "--password",
+            "PASSWORD=",
+            "://",
+            "u:p@h",
+            "--token=",
+            MARK,
+            "_AIRFLOW__STARTUP_MSG=",
+            "AIRFLOW_CONN_X=",
+            "Authorization: ",
+            "Bearer ",
+            "abcdefgh",
+            '"token": "',
+            "password=",
+            "--json-string",
+            "�",
+            "�",
+            "x",
+        ]
+    )
+).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql+psycopg2://u:p@h/db", f"postgresql+psycopg2://u:{MARK}@h/db"),
+        ("redis://:p@h:6379/0", f"redis://:{MARK}@h:6379/0"),
+        (
+            "postgresql://u:p%40s@h/db?sslmode=require",
+            f"postgresql://u:{MARK}@h/db?sslmode=require",
+        ),
+        ("postgresql://u:p@ss@h/db", f"postgresql://u:{MARK}@h/db"),
+        ("postgresql://u:p/ss@h/db", f"postgresql://u:{MARK}@h/db"),
+        ("postgresql://u:p ss@h/db", f"postgresql://u:{MARK}@h/db"),
+        (
+            "postgresql://h/db?user=u&password=p&x=1",
+            f"postgresql://h/db?user=u&password={MARK}&x=1",
+        ),
+        ("postgresql://h/db?sslpassword=p", f"postgresql://h/db?sslpassword={MARK}"),
+        ("http://h/?token=t#x", f"http://h/?token={MARK}#x"),
+        ("https://0123456789abcdef0123@host/repo", f"https://{MARK}@host/repo"),
+        ("sqlite:////var/lib/airflow/airflow.db", "sqlite:////var/lib/airflow/airflow.db"),
+        ("postgresql://u@h:5432/db", "postgresql://u@h:5432/db"),
+        ("http://h:4873/@scope/package", "http://h:4873/@scope/package"),
+        ("host=h password=p dbname=d", f"host=h password={MARK} dbname=d"),
+    ],
+)
+def test_a_url_loses_its_password_and_nothing_else(url: str, expected: str) -> None:
+    assert redact_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["x", "--password", "p", "--verbose"], ["x", "--password", MARK, "--verbose"]),
+        (["x", "--password=p q"], ["x", f"--password={MARK}"]),
+        (["x", "--db-password", "-p"], ["x", "--db-password", MARK]),
+        (["x", "--token", "t"], ["x", "--token", MARK]),
+        (
+            ["x", "--api-key=k", "--access-key", "k"],
+            ["x", f"--api-key={MARK}", "--access-key", MARK],
+        ),
+        (["x", "--SECRET", "s"], ["x", "--SECRET", MARK]),
+        (["x", "--password", "--verbose"], ["x", "--password", "--verbose"]),
+        (["psql", "--no-password", "db"], ["psql", "--no-password", "db"]),
+        (["x", "--password-file", "/etc/p"], ["x", "--password-file", "/etc/p"]),
+        (["x", "--token-count", "5"], ["x", "--token-count", "5"]),
+        (
+            ["python", "-m", "m", "--json-string", '{"a": 1}'],
+            ["python", "-m", "m", "--json-string", MARK],
+        ),
+        (["env", "PGPASSWORD=p q", "psql"], ["env", f"PGPASSWORD={MARK}", "psql"]),
+        (["AIRFLOW_CONN_DB=x"], [f"AIRFLOW_CONN_DB={MARK}"]),
+        (["AIRFLOW__CORE__FERNET_KEY=k="], [f"AIRFLOW__CORE__FERNET_KEY={MARK}"]),
+        (
+            ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=sqlite:////x"],
+            [f"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN={MARK}"],
+        ),
+        (
+            ["sudo", "-u", "bob", '_AIRFLOW__STARTUP_MSG={"a": "b c"}', "python"],
+            ["sudo", "-u", "bob", f"_AIRFLOW__STARTUP_MSG={MARK}", "python"],
+        ),
+        (["curl", "https://u:p@h/x"], ["curl", f"https://u:{MARK}@h/x"]),
+        (["monkey", "keyboard", "a@b.example"], ["monkey", "keyboard", "a@b.example"]),
+    ],
+)
+def test_a_command_line_loses_secret_values_only(argv: list[str], expected: list[str]) -> None:
+    assert redact_argv(argv) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x --password p -v", f"x --password {MARK} -v"),
+        ("x --password='p q' -v", f"x --password={MARK} -v"),
+        ('PGPASSWORD="p q"r psql; y', f"PGPASSWORD={MARK} psql; y"),
+        ("export MY_TOKEN=t && y", f"export MY_TOKEN={MARK} && y"),
+        ("A_SECRET='never closed", f"A_SECRET={MARK}"),
+        ("curl -H 'Authorization: Bearer abc.def' u", f"curl -H 'Authorization: {MARK}' u"),
+        ("x 'Bearer abcdefghij'", f"x 'Bearer {MARK}'"),
+        ('x \'{"password": "p \\" q", "a": 1}\'', f'x \'{{"password": "{MARK}", "a": 1}}\''),
+        ("kafka://u:p@a,kafka://u:q@b", f"kafka://u:{MARK}@a,kafka://u:{MARK}@b"),
+        (
+            "airflow task supervisor: ['airflow', 'x', '--password', 'p\\'q', '--local']",
+            f"airflow task supervisor: ['airflow', 'x', '--password', '{MARK}', '--local']",
+        ),
+        ("airflow: ['x', '--token', 'cut off", f"airflow: ['x', '--token', '{MARK}'"),
+        ("sleep 5 # password protected", "sleep 5 # password protected"),
+        ("max_tokens=5 tokenizer", "max_tokens=5 tokenizer"),
+    ],
+)
+def test_a_shell_command_or_title_loses_secret_values_only(text: str, expected: str) -> None:
+    assert redact_text(text) == expected
+
+
+def test_a_shell_command_inside_an_argument_is_searched() -> None:
+    argv = ["bash", "-c", "PGPASSWORD=hunter2 psql postgresql://u:hunter2@h/d --password hunter2"]
+
+    assert "hunter2" not in " ".join(redact_argv(argv))
+
+
+def test_a_harmless_command_line_comes_back_as_the_same_object() -> None:
+    """Nothing is copied on the way that nearly all execs take."""
+    argv = ["airflow", "tasks", "run", "d", "t", "manual__2026-01-01T00:00:00+00:00", "--local"]
+
+    assert redact_argv(argv) is argv
+    assert redact_text(argv[5]) is argv[5]
+
+
+def test_task_instance_ids_survive() -> None:
+    title = "airflow task runner: token_refresh load_keys manual__2026-01-01T00:00:00+00:00 12"
+
+    assert redact_text(title) == title
+
+
+@given(st.one_of(ANY_TEXT, FRAGMENTS))
+@example("--password\n[redacted] x://a:b@c")
+def test_any_text_is_redacted_once_and_for_all(text: str) -> None:
+    once = redact_text(text)
+    assert redact_text(once) == once
+
+    url = redact_url(text)
+    assert redact_url(url) == url
+
+
+@given(st.lists(st.one_of(ANY_TEXT, FRAGMENTS)))
+def test_any_command_line_is_redacted_once_and_for_all(argv: list[str]) -> None:
+    once = redact_argv(argv)
+
+    assert len(once) == len(argv)
+    assert redact_argv(once) == once
+
+
+SECRET = st.text(
+    st.characters(categories=["L", "N"], include_characters="+=.~%!$*"), min_size=9
+).map(lambda text: "Z9" + text)
+
+
+@given(SECRET)
+def test_no_secret_is_left_in_any_of_the_known_places(secret: str) -> None:
+    argv = ["x", "--password", secret, f"--token={secret}", f"A_PASSWORD={secret}"]
+    texts = [
+        f"cmd --api-key {secret} x",
+        f"a://u:{secret}@h/d?token={secret}&a=b",
+        f"x {json.dumps({'secret': secret, 'b': 1})}",
+        f"x '_AIRFLOW__STARTUP_MSG={secret} {secret}'",
+        repr(["airflow", "--secret", secret]),
+    ]
+
+    assert secret not in "\n".join(
+        redact_argv(argv) + redact_argv(texts) + [redact_text(t) for t in texts]
+    )
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "://a:",
+        "A",
+        "--",
+        "PASSWORD=",
+        "'",
+        '"',
+        "\\",
+        "--password ",
+        '"token": "',
+        "TOKEN",
+        "bearer ",
+    ],
+)
+def test_a_hostile_argument_of_the_longest_size_takes_no_longer_than_its_length(piece: str) -> None:
+    """128 KiB is the most that the kernel takes in one argument (MAX_ARG_STRLEN)."""
+    text = "@PASSWORD " + piece * (131_072 // len(piece))
+
+    began = time.process_time()
+    redact_text(text)
+
+    assert time.process_time() - began < 1.0
