@@ -30,11 +30,10 @@ class Airflow2(AirflowHost):
         ledger: Ledger,
         dags: Path,
         *,
-        parallelism: int = 8,
         with_triggerer: bool = False,
         port: int | None = None,
     ) -> None:
-        super().__init__(release, ledger, dags, parallelism=parallelism, with_triggerer=with_triggerer)
+        super().__init__(release, ledger, dags, with_triggerer=with_triggerer)
         self._postgres = Postgres(ledger, self.home / "postgres", port or free_ports(1)[0])
         self._console: Piece | None = None
 
@@ -57,7 +56,7 @@ class Airflow2(AirflowHost):
         # postgres reaches its own folder through this one, which mkdtemp made for root alone.
         self.home.chmod(0o711)
         self._postgres.start()
-        migration = subprocess.run(  # noqa: S603 - our own argv
+        migration = subprocess.run(
             [str(self._release.python), str(self._release.command), "db", "migrate"],
             env=self.environ(),
             cwd=self.home,
@@ -66,8 +65,7 @@ class Airflow2(AirflowHost):
             check=False,
         )
         if migration.returncode:
-            message = f"airflow db migrate failed: {migration.stderr.strip()[-400:]}"
-            raise StageError(message)
+            raise StageError(f"airflow db migrate failed: {migration.stderr.strip()[-400:]}")
         self.start_scheduler()
         if self._with_triggerer:
             self.spawn("triggerer", "triggerer", "--skip-serve-logs")
@@ -89,24 +87,28 @@ class Airflow2(AirflowHost):
 
     def task_states(self, dag_id: str, run_id: str) -> list[TaskState]:
         """States of the task instances of one run."""
-        return [TaskState(*row) for row in self._ask(do="states", dag_id=dag_id, run_id=run_id)["tasks"]]
+        return [
+            TaskState(*row) for row in self._ask(do="states", dag_id=dag_id, run_id=run_id)["tasks"]
+        ]
 
     def _ask(self, **question: str) -> Any:
-        if self._console is None or self._console.popen.stdin is None or self._console.popen.stdout is None:
-            message = "Airflow 2.x was not started"
-            raise StageError(message)
-        popen = self._console.popen
-        popen.stdin.write(json.dumps(question).encode() + b"\n")
-        popen.stdin.flush()
-        if not select.select([popen.stdout], [], [], _ANSWER_TIMEOUT_S)[0]:
-            message = f"no answer to {question['do']} within {_ANSWER_TIMEOUT_S} s; see {self._console.log}"
-            raise StageError(message)
-        line = popen.stdout.readline()
+        if self._console is None:
+            raise StageError("Airflow 2.x was not started")
+        log = self._console.log
+        questions, answers = self._console.popen.stdin, self._console.popen.stdout
+        assert questions is not None  # spawned with pipes
+        assert answers is not None
+        try:
+            questions.write(json.dumps(question).encode() + b"\n")
+            questions.flush()
+        except BrokenPipeError as error:
+            raise StageError(f"the console ended; see {log}") from error
+        if not select.select([answers], [], [], _ANSWER_TIMEOUT_S)[0]:
+            raise StageError(f"no answer within {_ANSWER_TIMEOUT_S} s; see {log}")
+        line = answers.readline()
         if not line:
-            message = f"the console ended; see {self._console.log}"
-            raise StageError(message)
+            raise StageError(f"the console ended; see {log}")
         answer = json.loads(line)
         if "error" in answer:
-            message = f"{question['do']}: {answer['error']}"
-            raise StageError(message)
+            raise StageError(f"{question['do']}: {answer['error']}")
         return answer["answer"]

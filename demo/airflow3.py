@@ -1,10 +1,9 @@
-"""Airflow 3.x on SQLite: api-server, scheduler, dag-processor, and a triggerer where it is needed."""
+"""Airflow 3.x on SQLite: api-server, scheduler, dag-processor, triggerer where it is needed."""
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
 import secrets
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from demo.environment import Release, airflow_environ, say
 from demo.processes import Ledger, StageError, listeners
 
 _ANSWER_TIMEOUT_S = 20
-_PASSWORDS = "simple_auth_manager_passwords.json.generated"  # noqa: S105 - a file name
+_PASSWORDS = "simple_auth_manager_passwords.json.generated"
 _USER = "stage"
 
 
@@ -32,9 +31,17 @@ class Airflow3(AirflowHost):
     """
 
     def __init__(
-        self, release: Release, ledger: Ledger, dags: Path, *, parallelism: int = 8, with_triggerer: bool = False
+        self,
+        release: Release,
+        ledger: Ledger,
+        dags: Path,
+        *,
+        parallelism: int = 8,
+        with_triggerer: bool = False,
     ) -> None:
-        super().__init__(release, ledger, dags, parallelism=parallelism, with_triggerer=with_triggerer)
+        super().__init__(
+            release, ledger, dags, parallelism=parallelism, with_triggerer=with_triggerer
+        )
         (self._port,) = free_ports(1)
         self._jwt_secret = secrets.token_hex(64)
         self._password = secrets.token_urlsafe(24)
@@ -104,8 +111,7 @@ class Airflow3(AirflowHost):
             pids = listeners(self._port)
             strangers = [pid for pid in pids if not self._ledger.is_ours(pid)]
             if strangers:
-                message = f"port {self._port} was taken by process {strangers[0]}, which is not our api-server"
-                raise StageError(message)
+                raise StageError(f"port {self._port} was taken by process {strangers[0]}, not ours")
             self._api_is_ours = bool(pids)
         return self._api_is_ours
 
@@ -116,7 +122,7 @@ class Airflow3(AirflowHost):
         return self._request(method, f"api/v2/{path}", body)
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - http to 127.0.0.1
+        request = urllib.request.Request(
             f"http://127.0.0.1:{self._port}/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
@@ -130,8 +136,7 @@ class Airflow3(AirflowHost):
             with opener.open(request, timeout=_ANSWER_TIMEOUT_S) as answer:
                 return json.load(answer)
         except (urllib.error.URLError, TimeoutError) as error:
-            message = f"the api-server does not do {method} {path}: {error}"
-            raise StageError(message) from error
+            raise StageError(f"the api-server does not do {method} {path}: {error}") from error
 
 
 def database_url(home: Path) -> str:
@@ -161,12 +166,11 @@ def migrated_template(release: Release) -> Path:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         }
         argv = [str(release.python), str(release.command), "db", "migrate"]
-        done = subprocess.run(  # noqa: S603 - our own argv
+        done = subprocess.run(
             argv, env=environ, cwd=home, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            message = f"airflow db migrate failed: {done.stderr.strip()[-400:]}"
-            raise StageError(message)
-        os.replace(home / "airflow.db", template)
+            raise StageError(f"airflow db migrate failed: {done.stderr.strip()[-400:]}")
+        (home / "airflow.db").replace(template)
         shutil.rmtree(home)
     return template

@@ -44,7 +44,13 @@ class AirflowHost(ABC):
     """
 
     def __init__(
-        self, release: Release, ledger: Ledger, dags: Path, *, parallelism: int = 8, with_triggerer: bool = False
+        self,
+        release: Release,
+        ledger: Ledger,
+        dags: Path,
+        *,
+        parallelism: int = 8,
+        with_triggerer: bool = False,
     ) -> None:
         self.home = ledger.home
         self.notes_folder = self.home / "notes"
@@ -85,12 +91,11 @@ class AirflowHost(ABC):
     def scheduler(self) -> Identity:
         """The scheduler that runs now."""
         if self._scheduler is None:
-            message = "the scheduler is not running"
-            raise StageError(message)
+            raise StageError("the scheduler is not running")
         return self._scheduler.process
 
     def environ(self) -> dict[str, str]:
-        """Environment of every part: light settings, nothing but loopback, nothing of the user's shell."""
+        """Return the environment of every part: light settings, nothing of the user's shell."""
         settings = {
             "CORE__DAGS_FOLDER": str(self._dags),
             "CORE__EXECUTOR": "LocalExecutor",
@@ -110,11 +115,15 @@ class AirflowHost(ABC):
             "PYTHONPATH": str(ROOT),
             FOLDER_VARIABLE: str(self.notes_folder),
         }
-        return airflow_environ() | own | {f"AIRFLOW__{name}": value for name, value in settings.items()}
+        return (
+            airflow_environ()
+            | own
+            | {f"AIRFLOW__{name}": value for name, value in settings.items()}
+        )
 
     @abstractmethod
     def version_settings(self) -> dict[str, str]:
-        """Settings that only this major version knows, as `SECTION__NAME`."""
+        """Return settings that only this major version knows, as `SECTION__NAME`."""
 
     def wait_for_dags(self, names: set[str], *, within_s: float = 120) -> None:
         """Return when all these DAGs can be run."""
@@ -123,7 +132,9 @@ class AirflowHost(ABC):
             self._ledger.check()
             return names <= self.dags()
 
-        wait_until(all_there, within_s=within_s, what=f"Airflow {self._release.version} with its DAGs")
+        wait_until(
+            all_there, within_s=within_s, what=f"Airflow {self._release.version} with its DAGs"
+        )
 
     def wait_for_end(self, dag_id: str, run_id: str, *, within_s: float) -> str:
         """Wait until a run has ended; return `success` or `failed`."""
@@ -135,8 +146,10 @@ class AirflowHost(ABC):
 
         return wait_until(ended, within_s=within_s, what=f"the end of {dag_id}") or ""
 
-    def wait_for_note(self, dag_id: str, phase: str = "begin", *, count: int = 1, within_s: float) -> list[Note]:
-        """Wait until a DAG's tasks have written so many notes of a phase; return them, oldest first."""
+    def wait_for_note(
+        self, dag_id: str, phase: str = "begin", *, count: int = 1, within_s: float
+    ) -> list[Note]:
+        """Wait until a DAG's tasks have written so many notes of a phase; oldest first."""
 
         def written() -> list[Note]:
             self._ledger.check()
@@ -146,7 +159,7 @@ class AirflowHost(ABC):
         return wait_until(written, within_s=within_s, what=f"{count} x {phase} of {dag_id}")
 
     def notes(self) -> list[Note]:
-        """What all tasks have written of themselves until now, oldest first."""
+        """Return what all tasks have written of themselves until now, oldest first."""
         return read_notes(self.notes_folder)
 
     def start_scheduler(self) -> Identity:
@@ -160,8 +173,7 @@ class AirflowHost(ABC):
         """SIGKILL the scheduler alone, as the OOM killer would; return which process that was."""
         scheduler = self._scheduler
         if scheduler is None or not send_signal(scheduler.process, signal.SIGKILL):
-            message = "there is no scheduler to kill"
-            raise StageError(message)
+            raise StageError("there is no scheduler to kill")
         self._ledger.forget(scheduler)
         scheduler.popen.wait()
         self._scheduler = None
@@ -169,7 +181,7 @@ class AirflowHost(ABC):
 
     def spawn(self, name: str, *command: str) -> Piece:
         """Start one `airflow` command as a part of the stage."""
-        # Through the interpreter: the console script's #! line is limited to 255 bytes (BINPRM_BUF_SIZE).
+        # Through the interpreter: a #! line is limited to 255 bytes (BINPRM_BUF_SIZE).
         argv = [str(self._release.python), str(self._release.command), *command]
         return self._ledger.spawn(name, argv, self.environ())
 

@@ -25,7 +25,9 @@ def dags() -> list[str]:
     """Names of the DAGs that the scheduler can run."""
     # Triggering needs both rows; the file processor commits them one after the other.
     with create_session() as session:
-        rows = session.query(DagModel.dag_id).join(SerializedDagModel, SerializedDagModel.dag_id == DagModel.dag_id)
+        rows = session.query(DagModel.dag_id).join(
+            SerializedDagModel, SerializedDagModel.dag_id == DagModel.dag_id
+        )
         return [row.dag_id for row in rows]
 
 
@@ -35,11 +37,18 @@ def trigger(dag_id: str, run_id: str) -> None:
 
 
 def states(dag_id: str, run_id: str) -> dict[str, Any]:
-    """State of a run (None: no such run) and of its task instances, as `[task_id, map_index, try_number, state]`."""
+    """
+    Return the state of a run (None: no such run) and of its task instances.
+
+    A task instance is `[task_id, map_index, try_number, state]`.
+    """
     with create_session() as session:
         run = session.query(DagRun.state).filter_by(dag_id=dag_id, run_id=run_id).one_or_none()
         rows = session.query(
-            TaskInstance.task_id, TaskInstance.map_index, TaskInstance.try_number, TaskInstance.state
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.try_number,
+            TaskInstance.state,
         ).filter_by(dag_id=dag_id, run_id=run_id)
         return {"run": run and run.state, "tasks": [list(row) for row in rows]}
 

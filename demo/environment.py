@@ -54,8 +54,10 @@ class Release:
         return self.folder / "bin" / "airflow"
 
     def stamp(self) -> str:
-        """What the environment was made from, as one line; another line means: make it again."""
-        made_from = "\0".join((self.constraints.read_text(), *self.packages, base_interpreter(), sys.version))
+        """Return what the environment was made from; another value means: make it again."""
+        made_from = "\0".join(
+            (self.constraints.read_text(), *self.packages, base_interpreter(), sys.version)
+        )
         return hashlib.sha256(made_from.encode()).hexdigest()
 
 
@@ -80,7 +82,7 @@ def base_interpreter() -> str:
     A venv made from another venv's python would see that one's packages gone;
     `sys._base_executable` is what the venv module itself uses.
     """
-    return str(getattr(sys, "_base_executable", None) or sys.executable)
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 def airflow_environ() -> dict[str, str]:
@@ -107,8 +109,9 @@ def install(version: str) -> Release:
     """
     release = RELEASES.get(version)
     if release is None:
-        message = f"no pins for Airflow {version}; there are pins for {', '.join(RELEASES)}"
-        raise InstallError(message)
+        raise InstallError(
+            f"no pins for Airflow {version}; there are pins for {', '.join(RELEASES)}"
+        )
     BUILD.mkdir(exist_ok=True)
     with (BUILD / f"airflow-{version}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -123,7 +126,7 @@ def install(version: str) -> Release:
 
 def say(line: str) -> None:
     """Tell the person at the screen how far we are."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - progress belongs on stderr
+    print(line, file=sys.stderr, flush=True)
 
 
 def _is_installed(release: Release) -> bool:
@@ -151,8 +154,7 @@ def _find_uv() -> str:
     beside = Path(sys.executable).parent / "uv"
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:
-        message = f"cannot install Airflow: no uv beside {sys.executable} nor in PATH"
-        raise InstallError(message)
+        raise InstallError(f"cannot install Airflow: no uv beside {sys.executable} nor in PATH")
     return found
 
 
@@ -160,17 +162,22 @@ def _run(release: Release, argv: list[str]) -> None:
     # Python itself is the distribution's; uv would otherwise download one of its own.
     environ = airflow_environ() | {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy"}
     try:
-        done = subprocess.run(  # noqa: S603 - our own argv
-            argv, env=environ, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False
+        done = subprocess.run(
+            argv,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
-        message = f"cannot install Airflow {release.version}: no end after {_INSTALL_TIMEOUT_S} s (network?)"
-        raise InstallError(message) from error
+        raise InstallError(
+            f"cannot install Airflow {release.version}: not within {_INSTALL_TIMEOUT_S} s"
+        ) from error
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         why = " ".join(lines)[:600] or f"uv ended with status {done.returncode}"
-        message = f"cannot install Airflow {release.version}: {why}"
-        raise InstallError(message)
+        raise InstallError(f"cannot install Airflow {release.version}: {why}")
 
 
 def main(versions: list[str]) -> int:

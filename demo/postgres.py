@@ -22,7 +22,11 @@ _USER = "postgres"
 
 
 class Postgres:
-    """One server on a port of 127.0.0.1, without password, durability or Unix socket, in a folder of its own."""
+    """
+    One server on a port of 127.0.0.1, in a folder of its own.
+
+    Without password, durability or Unix socket.
+    """
 
     def __init__(self, ledger: Ledger, folder: Path, port: int) -> None:
         self._ledger = ledger
@@ -43,7 +47,7 @@ class Postgres:
         self._folder.mkdir(mode=0o700)
         os.chown(self._folder, account.pw_uid, account.pw_gid)
         environ = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-        made = subprocess.run(  # noqa: S603 - our own argv
+        made = subprocess.run(
             [
                 str(binaries / "initdb"),
                 *("--pgdata", str(self._folder), "--username", _USER),
@@ -59,8 +63,7 @@ class Postgres:
             check=False,
         )
         if made.returncode:
-            message = f"initdb failed: {made.stderr.strip()}"
-            raise StageError(message)
+            raise StageError(f"initdb failed: {made.stderr.strip()}")
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self._port),
@@ -73,7 +76,10 @@ class Postgres:
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         piece = self._piece = self._ledger.spawn(
-            "postgres", [str(binaries / "postgres"), "-D", str(self._folder), *options], environ, user=_USER
+            "postgres",
+            [str(binaries / "postgres"), "-D", str(self._folder), *options],
+            environ,
+            user=_USER,
         )
 
         def is_up() -> bool:
@@ -97,6 +103,5 @@ def database_url(port: int) -> str:
 def _find_binaries() -> Path:
     found = sorted(_BINARIES.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if not found:
-        message = f"no PostgreSQL server under {_BINARIES}: install the package postgresql"
-        raise StageError(message)
+        raise StageError(f"no PostgreSQL server under {_BINARIES}: install the package postgresql")
     return found[-1].parent

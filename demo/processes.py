@@ -38,18 +38,17 @@ class StageError(Exception):
 
 
 def wait_until(condition: Callable[[], _T], *, within_s: float, what: str) -> _T:
-    """Return the first true value of `condition`; `StageError` naming `what` after `within_s` seconds."""
+    """Return the first true value of `condition`; `StageError` after `within_s` seconds."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):
         if time.monotonic() > deadline:
-            message = f"{what}: not within {within_s:g} s"
-            raise StageError(message)
+            raise StageError(f"{what}: not within {within_s:g} s")
         time.sleep(_POLL_S)
     return value
 
 
 def identity_of(pid: int) -> Identity | None:
-    """The living process that has this number now; None if there is none, or only its zombie."""
+    """Return the living process that has this number now; None for none, or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -87,11 +86,11 @@ def send_signal(process: Identity, sig: signal.Signals) -> bool:
 
 
 def listeners(port: int) -> set[int]:
-    """Pids of all processes that hold the listening TCP socket of this port on 127.0.0.1."""
+    """Return the pids of all processes that listen on this TCP port of 127.0.0.1."""
     inodes = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        # local address as hex in host byte order, 0A = TCP_LISTEN (proc(5), include/net/tcp_states.h)
+        # Address as hex in host byte order; 0A is TCP_LISTEN (include/net/tcp_states.h).
         if fields[1] == f"0100007F:{port:04X}" and fields[3] == "0A":
             inodes.add(f"socket:[{fields[9]}]")
     return {pid for pid in _all_pids() if inodes & _open_files(pid)}
@@ -124,7 +123,13 @@ class Ledger:
         self._remember()
 
     def spawn(
-        self, name: str, argv: list[str], environ: dict[str, str], *, user: str | None = None, pipes: bool = False
+        self,
+        name: str,
+        argv: list[str],
+        environ: dict[str, str],
+        *,
+        user: str | None = None,
+        pipes: bool = False,
     ) -> Piece:
         """
         Start one part in its own session, logging to `home/NAME.log`.
@@ -133,7 +138,7 @@ class Ledger:
         """
         log = self.home / f"{name}.log"
         with log.open("ab") as output:
-            popen = subprocess.Popen(  # noqa: S603 - our own argv
+            popen = subprocess.Popen(
                 argv,
                 env=environ | {MARK_VARIABLE: self.mark},
                 cwd=self.home,
@@ -147,8 +152,7 @@ class Ledger:
             )
         process = identity_of(popen.pid)
         if process is None:
-            message = f"{name} ended at once; see {log}"
-            raise StageError(message)
+            raise StageError(f"{name} ended at once; see {log}")
         piece = Piece(name, process, popen, log)
         self._pieces.append(piece)
         self._remember()
@@ -160,8 +164,7 @@ class Ledger:
             status = piece.popen.poll()
             if status is not None:
                 tail = " | ".join(piece.log.read_text(errors="replace").splitlines()[-4:])
-                message = f"{piece.name} ended with status {status}: {tail}"
-                raise StageError(message)
+                raise StageError(f"{piece.name} ended with status {status}: {tail}")
 
     def is_ours(self, pid: int) -> bool:
         """Whether the process with this number belongs to this stage."""
@@ -172,7 +175,7 @@ class Ledger:
         self._pieces.remove(piece)
 
     def stop(self, piece: Piece, sig: signal.Signals, *, within_s: float) -> None:
-        """End one part with this signal, with SIGKILL if it takes longer than `within_s` seconds."""
+        """End one part with this signal, or SIGKILL if it takes longer than `within_s` seconds."""
         if piece in self._pieces:
             self.forget(piece)
         send_signal(piece.process, sig)
@@ -214,7 +217,7 @@ class Ledger:
 
 
 def clear_leftovers(state: Path) -> None:
-    """End what a driver that was killed has left, as its state file tells; nothing if it left none."""
+    """End what a driver that was killed has left, as its state file tells."""
     try:
         left = json.loads(state.read_text())
     except FileNotFoundError:
@@ -227,15 +230,14 @@ def clear_leftovers(state: Path) -> None:
 
 
 def stop_on_signals() -> None:
-    """Turn SIGINT, SIGTERM and SIGHUP into one `StageError`, so that everything is stopped on the way out."""
+    """Turn SIGINT, SIGTERM and SIGHUP into a `StageError`: all is stopped on the way out."""
     endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
         # A second Ctrl-C must not interrupt the stopping that the first one began.
         for sig in endings:
             signal.signal(sig, signal.SIG_IGN)
-        message = f"stopped by {signal.Signals(signum).name}"
-        raise StageError(message)
+        raise StageError(f"stopped by {signal.Signals(signum).name}")
 
     for sig in endings:
         signal.signal(sig, interrupt)
@@ -267,7 +269,7 @@ def _boot_id() -> str:
 
 
 def _all_pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def _open_files(pid: int) -> set[str]:

@@ -54,28 +54,37 @@ class Flips:
 @dataclass(frozen=True)
 class Restart:
     """
-    What was done to (c); times are CLOCK_BOOTTIME in ns.
+    What was done to (c); times are seconds since the epoch.
 
-    `task_lived` is whether the task's first process was there when the new scheduler had been started.
+    `task_lived` is whether the task's first process was still there when the
+    new scheduler had been started.
     """
 
     killed_scheduler: Identity
     killer: Identity
-    killed_at_boot_ns: int
+    killed_at: float
     new_scheduler: Identity
-    started_at_boot_ns: int
+    started_at: float
     task_lived: bool
 
 
-def flip_affinity(process: Identity, *, seconds: float = _FLIP_FOR_S, every_s: float = _FLIP_EVERY_S) -> Flips:
+def flip_affinity(
+    process: Identity, *, seconds: float = _FLIP_FOR_S, every_s: float = _FLIP_EVERY_S
+) -> Flips:
     """
     Allow a process one CPU after the other, a new one every `every_s` seconds; then all again.
 
     Ends early if the process does. On a host with one CPU nothing is done, and `reason` says so.
     """
     cpus = sorted(os.sched_getaffinity(process.pid))
-    if len(cpus) < 2:  # noqa: PLR2004 - moving needs two
-        return Flips(*process, 0, 0.0, cpus, "this host lets us use one CPU only: there is nowhere to move to")
+    if len(cpus) < 2:
+        return Flips(
+            *process,
+            0,
+            0.0,
+            cpus,
+            "this host lets us use one CPU only: there is nowhere to move to",
+        )
     begin = time.monotonic()
     count = 0
     reason = None
@@ -95,10 +104,12 @@ def restart_scheduler(host: Airflow3, task: Identity) -> Restart:
     """Kill the scheduler with SIGKILL, start a new one three seconds later."""
     killer = Identity(os.getpid(), _start_ticks(os.getpid()))
     killed = host.kill_scheduler()
-    killed_at = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    time.sleep(_DOWN_FOR_S)  # the experiment itself: long enough for anything tied to the parent to end
+    killed_at = time.time()
+    time.sleep(
+        _DOWN_FOR_S
+    )  # the experiment itself: long enough for anything tied to the parent to end
     new = host.start_scheduler()
-    return Restart(killed, killer, killed_at, new, time.clock_gettime_ns(time.CLOCK_BOOTTIME), is_alive(task))
+    return Restart(killed, killer, killed_at, new, time.time(), is_alive(task))
 
 
 def play(host: Airflow3) -> dict[str, object]:
@@ -117,7 +128,10 @@ def play(host: Airflow3) -> dict[str, object]:
     long = Identity(*host.wait_for_note(LONG, within_s=60)[0].identity)
     tell(f"(b) runs as pid {long.pid}; moving it between CPUs for {_FLIP_FOR_S:g} s")
     flips = flip_affinity(long)
-    tell(f"(b) affinity was changed {flips.count} times" + (f" ({flips.reason})" if flips.reason else ""))
+    tell(
+        f"(b) affinity was changed {flips.count} times"
+        + (f" ({flips.reason})" if flips.reason else "")
+    )
     # (c) may begin while (b) ends; its scheduler is killed only when (a) and (b) are over.
     host.trigger(RESTART, RUN_ID)
     states = {dag: host.wait_for_end(dag, RUN_ID, within_s=60) for dag in (RETRY, LONG)}
@@ -132,7 +146,7 @@ def play(host: Airflow3) -> dict[str, object]:
         "version": VERSION,
         "states": states,
         "flips": asdict(flips),
-        "restart": {name: value for name, value in asdict(restart).items()},
+        "restart": asdict(restart),
     }
 
 

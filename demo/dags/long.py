@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 
 from airflow.providers.standard.operators.python import PythonOperator
@@ -24,5 +24,5 @@ def work(**context: object) -> None:
     write_note(context, "end")
 
 
-with DAG("pidtrail_long", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)):
+with DAG("pidtrail_long", schedule=None, start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)):
     PythonOperator(task_id="work", python_callable=work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 
 from airflow.providers.standard.operators.python import PythonOperator
@@ -20,11 +20,11 @@ def keep_running(**context: object) -> None:
     write_note(context, "end")
 
 
-with DAG("pidtrail_restart", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)):
+with DAG("pidtrail_restart", schedule=None, start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)):
     PythonOperator(
         task_id="keep_running",
         python_callable=keep_running,
         # If the restart should end the task, a second process shows it.
         retries=1,
-        retry_delay=datetime.timedelta(seconds=1),
+        retry_delay=dt.timedelta(seconds=1),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
@@ -19,10 +19,10 @@ def fail_once(**context: object) -> None:
         raise RuntimeError(message)
 
 
-with DAG("pidtrail_retry", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)):
+with DAG("pidtrail_retry", schedule=None, start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)):
     PythonOperator(
         task_id="fail_once",
         python_callable=fail_once,
         retries=1,
-        retry_delay=datetime.timedelta(seconds=2),
+        retry_delay=dt.timedelta(seconds=2),
     )

@@ -22,12 +22,30 @@ from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost
 from demo.environment import InstallError, install, say
-from demo.processes import Identity, Ledger, StageError, identity_of, is_alive, send_signal, stop_on_signals, wait_until
+from demo.processes import (
+    Identity,
+    Ledger,
+    StageError,
+    identity_of,
+    is_alive,
+    send_signal,
+    stop_on_signals,
+    wait_until,
+)
 from demo.stage import flip_affinity
 
 DAGS = Path(__file__).with_name("dags")
 RUN_ID = "test"
-FIRST = ("long", "kill_supervisor", "kill_runner", "reschedule", "deferral", "mapped", "retry", "bash")
+FIRST = (
+    "long",
+    "kill_supervisor",
+    "kill_runner",
+    "reschedule",
+    "deferral",
+    "mapped",
+    "retry",
+    "bash",
+)
 LAST = "kill_scheduler"
 # Airflow 3.x cannot take a result from a runner without supervisor: its row stays
 # `running` until the heartbeat timeout, so this run has no end within a test.
@@ -44,8 +62,7 @@ def kill(victim: Identity) -> dict[str, object]:
     """SIGKILL one process from this one; return who was killed by whom, and when."""
     at_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     if not send_signal(victim, signal.SIGKILL):
-        message = f"process {victim.pid} ended before it could be killed"
-        raise StageError(message)
+        raise StageError(f"process {victim.pid} ended before it could be killed")
     return {"victim": victim, "killer": identity_of(os.getpid()), "at_boot_ns": at_boot_ns}
 
 
@@ -53,8 +70,7 @@ def kill_parent(runner: Identity, ppid: int) -> dict[str, object]:
     """SIGKILL the supervisor of a runner."""
     supervisor = identity_of(ppid)
     if supervisor is None or not is_alive(runner):
-        message = f"runner {runner.pid} or its supervisor {ppid} ended too early"
-        raise StageError(message)
+        raise StageError(f"runner {runner.pid} or its supervisor {ppid} ended too early")
     return kill(supervisor)
 
 
@@ -75,10 +91,18 @@ def play(host: AirflowHost) -> dict[str, object]:
     supervisor = kill_parent(orphan, orphan_note.ppid)
     runner = kill(Identity(*host.wait_for_note(dag_id("kill_runner"), within_s=60)[0].identity))
     tell("a supervisor and a runner were killed")
-    flips = flip_affinity(Identity(*host.wait_for_note(dag_id("long"), within_s=60)[0].identity), seconds=FLIP_FOR_S)
+    flips = flip_affinity(
+        Identity(*host.wait_for_note(dag_id("long"), within_s=60)[0].identity), seconds=FLIP_FOR_S
+    )
     tell(f"the affinity of the long task was changed {flips.count} times")
-    states = {case: host.wait_for_end(dag_id(case), RUN_ID, within_s=100) for case in FIRST if case != ENDLESS}
-    wait_until(lambda: not is_alive(orphan), within_s=60, what="the end of the runner without supervisor")
+    states = {
+        case: host.wait_for_end(dag_id(case), RUN_ID, within_s=100)
+        for case in FIRST
+        if case != ENDLESS
+    }
+    wait_until(
+        lambda: not is_alive(orphan), within_s=60, what="the end of the runner without supervisor"
+    )
     tell(f"ended: {states}")
 
     host.trigger(dag_id(LAST), RUN_ID)
@@ -92,12 +116,20 @@ def play(host: AirflowHost) -> dict[str, object]:
     time.sleep(3)  # the experiment itself: a scheduler that is down for a while
     host.start_scheduler()
     tell("the scheduler was killed and started again")
-    wait_until(lambda: not is_alive(survivor), within_s=60, what="the end of the task of a killed scheduler")
+    wait_until(
+        lambda: not is_alive(survivor),
+        within_s=60,
+        what="the end of the task of a killed scheduler",
+    )
     states[LAST] = host.wait_for_end(dag_id(LAST), RUN_ID, within_s=60)
     tell(f"ended: {states[LAST]}")
     return {
         "states": states,
-        "kills": {"kill_supervisor": supervisor, "kill_runner": runner, "kill_scheduler": scheduler},
+        "kills": {
+            "kill_supervisor": supervisor,
+            "kill_runner": runner,
+            "kill_scheduler": scheduler,
+        },
         "flips": flips.count,
         "flips_refused": flips.reason,
     }
@@ -132,6 +164,6 @@ if __name__ == "__main__":
             sys.argv[1],
             Path(sys.argv[2]).resolve(),
             Path(sys.argv[3]).resolve(),
-            int(sys.argv[4]) if len(sys.argv) > 4 else None,  # noqa: PLR2004
+            int(sys.argv[4]) if len(sys.argv) > 4 else None,
         )
     )

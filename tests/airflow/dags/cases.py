@@ -6,8 +6,10 @@ Each task notes which process it is (`demo.witness`) where its user code runs.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 try:
@@ -26,7 +28,7 @@ except ImportError:  # Airflow 2.x has them in its core
 
 from demo.witness import read_notes, write_note
 
-SECOND = datetime.timedelta(seconds=1)
+SECOND = dt.timedelta(seconds=1)
 POKES = 3
 # A 3.3.2 worker may collect its runner five seconds late, and then reports the poke
 # before as ended while the next is queued, which fails the task (airflow#66374).
@@ -35,7 +37,11 @@ POKE_INTERVAL_S = 9
 
 def dag(name: str) -> DAG:
     """Return a DAG that runs only when it is told to."""
-    return DAG(f"case_{name}", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc))
+    return DAG(
+        f"case_{name}",
+        schedule=None,
+        start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    )
 
 
 def run_for(seconds: float, **context: Any) -> None:
@@ -62,10 +68,11 @@ def wait_on_first(**context: Any) -> None:
 def poke(**context: Any) -> bool:
     """Say yes on the third poke: each poke is a process of its own with a note of its own."""
     write_note(context, "begin")
-    import os
-    from pathlib import Path
-
-    mine = [note for note in read_notes(Path(os.environ["PIDTRAIL_NOTES"])) if note.dag_id == context["ti"].dag_id]
+    mine = [
+        note
+        for note in read_notes(Path(os.environ["PIDTRAIL_NOTES"]))
+        if note.dag_id == context["ti"].dag_id
+    ]
     return len(mine) >= POKES
 
 
@@ -73,6 +80,7 @@ class NotingBash(BashOperator):
     """BashOperator that notes the process that runs it: bash is its child."""
 
     def execute(self, context: Any) -> Any:
+        """Note this process, then run bash."""
         write_note(context, "begin")
         return super().execute(context)
 
@@ -81,6 +89,7 @@ class Deferring(BaseOperator):
     """Ends its process and asks to be started again when a trigger fires."""
 
     def execute(self, context: Any) -> None:
+        """Note the process that ends here."""
         write_note(context, "begin")
         self.defer(trigger=TimeDeltaTrigger(4 * SECOND), method_name="resume")
 
@@ -99,13 +108,17 @@ with dag("bash"):
     NotingBash(task_id="t", bash_command="(echo one; sleep 1; echo two) | cat | wc -l")
 
 with dag("reschedule"):
-    PythonSensor(task_id="t", python_callable=poke, mode="reschedule", poke_interval=POKE_INTERVAL_S)
+    PythonSensor(
+        task_id="t", python_callable=poke, mode="reschedule", poke_interval=POKE_INTERVAL_S
+    )
 
 with dag("deferral"):
     Deferring(task_id="t")
 
 with dag("mapped"):
-    PythonOperator.partial(task_id="t", python_callable=run_for).expand(op_args=[[1], [2], [3], [4]])
+    PythonOperator.partial(task_id="t", python_callable=run_for).expand(
+        op_args=[[1], [2], [3], [4]]
+    )
 
 with dag("kill_runner"):
     PythonOperator(task_id="t", python_callable=wait_on_first, retries=1, retry_delay=SECOND)

@@ -1,0 +1,146 @@
+"""
+One real Airflow of each major version, all cases played on it, traced once.
+
+A session takes about a minute; every test reads its recording. Nothing is
+skipped here: what cannot be installed or played fails the tests that need it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from demo import ROOT
+from demo.airflow3 import database_url as sqlite_url
+from demo.airflow3 import migrated_template
+from demo.airflow_host import free_ports
+from demo.environment import install
+from demo.postgres import database_url as postgres_url
+from demo.witness import Note, read_notes
+from pidtrail.verdict.model import ProcessReport, Report, Verdict
+
+PIDTRAIL = Path(sys.executable).with_name("pidtrail")
+SESSION_TIMEOUT_S = 210
+EXPLAIN_TIMEOUT_S = 60
+
+
+class Session(NamedTuple):
+    """
+    What was played on one Airflow, what the tasks wrote down, what pidtrail says.
+
+    `kills` is, by case, `victim` and `killer` as (pid, start ticks).
+    """
+
+    version: str
+    recording: Path
+    verdicts: list[Verdict]
+    notes: list[Note]
+    kills: dict[str, dict[str, Any]]
+    flips: int
+
+    @property
+    def is_2(self) -> bool:
+        """Whether this is Airflow 2.x."""
+        return self.version.startswith("2.")
+
+    def of(self, case: str) -> list[Verdict]:
+        """Verdicts of one case, by map index and try."""
+        mine = [verdict for verdict in self.verdicts if verdict.task.dag_id == f"case_{case}"]
+        return sorted(mine, key=lambda one: (one.task.map_index or 0, one.task.try_number or 0))
+
+    def noted(self, case: str, phase: str | None = None) -> list[Note]:
+        """Notes of one case, oldest first."""
+        return [
+            note
+            for note in self.notes
+            if note.dag_id == f"case_{case}" and phase in (None, note.phase)
+        ]
+
+    def runners(self, case: str) -> list[ProcessReport]:
+        """Processes of one case that pidtrail says ran user code, oldest first."""
+        found = [
+            process
+            for verdict in self.of(case)
+            for process in verdict.processes
+            if process.role == "runner"
+        ]
+        return sorted(found, key=lambda process: process.start_ticks or 0)
+
+    def codes(self, case: str) -> list[str]:
+        """Verdict codes of one case, by map index and try."""
+        return [verdict.code for verdict in self.of(case)]
+
+
+def play(version: str, folder: Path) -> Session:
+    """Trace all cases on one Airflow; explain the recording. Fails the test if it does not work."""
+    release = install(version)
+    home, result, recording = folder / "home", folder / "result.json", folder / "session.db"
+    driver = [sys.executable, "-m", "tests.airflow.driver", version, str(home), str(result)]
+    if version.startswith("2."):
+        (port,) = free_ports(1)
+        database = postgres_url(port)
+        driver.append(str(port))
+    else:
+        migrated_template(release)
+        database = sqlite_url(home)
+    options = ["--format", "none", "--migrations", "--airflow-db", database, "-o", str(recording)]
+    log = folder / "trace.log"
+    with log.open("wb") as output:
+        trace = subprocess.Popen(
+            [str(PIDTRAIL), "trace", *options, "--", *driver],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            status = trace.wait(SESSION_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            trace.terminate()
+            trace.wait(40)
+            status = -1
+    if status:
+        pytest.fail(f"trace: status {status}\n{log.read_text(errors='replace')}", pytrace=False)
+    explained = subprocess.run(
+        [str(PIDTRAIL), "explain", str(recording), "--json"],
+        capture_output=True,
+        check=True,
+        timeout=EXPLAIN_TIMEOUT_S,
+    )
+    (folder / "verdicts.json").write_bytes(explained.stdout)
+    played = json.loads(result.read_bytes())
+    return Session(
+        version=version,
+        recording=recording,
+        verdicts=msgspec.json.decode(explained.stdout, type=Report).verdicts,
+        notes=read_notes(home / "notes"),
+        kills=played["kills"],
+        flips=played["flips"],
+    )
+
+
+@functools.cache
+def _played_once(version: str, base: Path) -> Session | str:
+    folder = base / f"airflow-{version}"
+    folder.mkdir()
+    # A failure is remembered too: twenty tests must not wait for it twenty times.
+    try:
+        return play(version, folder)
+    except (Exception, pytest.fail.Exception) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.fixture(params=["3.3.2", "2.11.2"])
+def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Everything about one Airflow version; played when the first test asks for it."""
+    outcome = _played_once(request.param, tmp_path_factory.getbasetemp())
+    if isinstance(outcome, str):
+        pytest.fail(outcome, pytrace=False)
+    return outcome
