@@ -1,0 +1,5 @@
+"""`python -m pidtrail` is `pidtrail`."""
+
+from pidtrail.cli import main
+
+main()

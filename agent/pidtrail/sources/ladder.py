@@ -1,0 +1,53 @@
+"""Which source to use: the best that opens here, and why the better ones did not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pidtrail.errors import SourceUnavailable, UsageError
+from pidtrail.sources.core import CoreSource
+from pidtrail.sources.source import Source
+
+AUTO: Final = "auto"
+
+
+SOURCES: Final[dict[str, Callable[[], Source]]] = {"core": CoreSource}
+"""All that are built, best first."""
+
+
+def open_best(
+    name: str, roots: Sequence[int], *, migrations: bool = False
+) -> tuple[Source, dict[str, str]]:
+    """
+    Open the source of that name, or with `auto` the best that opens.
+
+    Returns it with those that were refused before it, each with its reason.
+    Raises UsageError for a name that is none, SourceUnavailable if nothing opens.
+    """
+    if name != AUTO and name not in SOURCES:
+        raise UsageError(f"no source {name}: there is {', '.join([AUTO, *SOURCES])}")
+    refused: dict[str, str] = {}
+    for candidate in SOURCES if name == AUTO else [name]:
+        source = SOURCES[candidate]()
+        try:
+            source.open(roots, migrations=migrations)
+        except SourceUnavailable as error:
+            if name == AUTO and len(SOURCES) > 1:
+                refused[candidate] = str(error)
+                continue
+            raise
+        return source, refused
+    reasons = "; ".join(f"{candidate}: {reason}" for candidate, reason in refused.items())
+    raise SourceUnavailable(f"no source works here: {reasons}", "`pidtrail doctor` tells more")
+
+
+def probe(name: str) -> str | None:
+    """Return why a source does not work here, or None if it does: it is opened and closed again."""
+    source = SOURCES[name]()
+    try:
+        source.open([])
+    except SourceUnavailable as error:
+        return str(error)
+    source.close()
+    return None
