@@ -1,0 +1,360 @@
+"""
+Which processes belong to which task instance attempt, and why.
+
+Joins three things: the tree (what the kernel did), what processes said of
+themselves (titles, arguments, open logs), and what Airflow claims. The result
+is one TaskRun per attempt, with its processes and its claims side by side; no
+opinion yet: that is the verdict's.
+
+The runner of an attempt is where the tree says, not who says so: a fork of a
+runner carries the runner's title on (multiprocessing copies it), but it
+descends from the runner and is an operator's child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from pidtrail.airflow.facts import Role
+from pidtrail.airflow.identify import env_task, log_path_task, merge
+from pidtrail.attribution import facts_of
+from pidtrail.events import AirflowFact, Exec, Observed, ProcessKey, TaskRef, TaskReported, Title
+from pidtrail.tree import Node, ProcessTree, when
+
+RUNS_USER_CODE: Final = frozenset({Role.RUNNER, Role.SUDO})
+MAX_CHILDREN: Final = 200
+"""Operator children listed per attempt; a task may start any number of them."""
+
+
+class Claim(NamedTuple):
+    """What a process showed of itself at an instant, and in what (`by`)."""
+
+    ts_boot_ns: int
+    role: Role
+    task: TaskRef | None
+    by: str
+    seq: int
+    job_id: int | None = None
+
+
+class Member(NamedTuple):
+    """A process of an attempt; `by` says how it was attributed, `seq` which record proves it."""
+
+    node: Node
+    role: Role
+    by: str
+    seq: int | None
+
+
+class TaskRun:
+    """One attempt (try) of one task instance: its processes and what Airflow claims of it."""
+
+    def __init__(self, task: TaskRef) -> None:
+        self.task = task
+        self.members: list[Member] = []
+        self.reports: list[TaskReported] = []
+        self.facts: list[AirflowFact] = []
+        self.children_left_out = 0
+
+    @property
+    def runners(self) -> list[Member]:
+        """The processes that ran this attempt's user code, oldest first: several for pokes and resumes."""
+        found = [member for member in self.members if member.role in RUNS_USER_CODE]
+        return sorted(found, key=lambda member: member.node.started_ns or 0)
+
+    @property
+    def instance(self) -> tuple[object, ...]:
+        """The task instance without the try."""
+        return (self.task.dag_id, self.task.task_id, self.task.run_id, self.task.map_index)
+
+
+class Correlation(NamedTuple):
+    """All attempts of a stream, in the order in which they began."""
+
+    tree: ProcessTree
+    runs: list[TaskRun]
+    claims: dict[ProcessKey, list[Claim]]
+
+
+def claims_of(node: Node) -> list[Claim]:
+    """Return what a process showed of itself, in order of time."""
+    records: list[Title | Exec | Observed] = [*node.titles, *node.execs, *node.observed]
+    found = []
+    for record in sorted(records, key=when):
+        facts = facts_of(record)
+        if facts is not None:
+            by = "title" if isinstance(record, Title) else "argv"
+            found.append(
+                Claim(record.ts_boot_ns, facts.role, facts.task, by, record.seq, facts.job_id)
+            )
+        if isinstance(record, Observed):
+            role = found[-1].role if found else Role.OTHER
+            for by, task in (
+                ("log", log_path_task(record.log_path) if record.log_path else None),
+                ("env", env_task(record.env) if record.env else None),
+            ):
+                if task is not None:
+                    role = Role.OPERATOR_CHILD if by == "env" else role
+                    found.append(Claim(record.ts_boot_ns, role, task, by, record.seq))
+    return found
+
+
+class Correlator:
+    """One pass over a tree and Airflow's claims; see the head of this file."""
+
+    def __init__(
+        self, tree: ProcessTree, reports: Iterable[TaskReported], facts: Iterable[AirflowFact]
+    ) -> None:
+        self.tree = tree
+        self.reports = sorted(reports, key=when)
+        self.facts = sorted(facts, key=when)
+        self.claims = {key: found for key, node in tree.nodes.items() if (found := claims_of(node))}
+        self.names: dict[str, TaskRef] = {}
+        self.by_job: dict[int, TaskRef] = {}
+        self.runs: dict[tuple[object, ...], TaskRun] = {}
+
+    def correlate(self) -> Correlation:
+        """Return the attempts."""
+        self.learn()
+        runners = {member.node.key: (member, task) for member, task in self.find_runners()}
+        for member, task in runners.values():
+            run = self.run_of(task)
+            run.members.append(member)
+            self.add_family(run, member.node, runners.keys())
+        for report in self.reports:
+            if report.task is not None:
+                self.run_of(report.task).reports.append(report)
+        self.settle()
+        self.add_facts()
+        ordered = sorted(self.runs.values(), key=beginning)
+        return Correlation(self.tree, ordered, self.claims)
+
+    def learn(self) -> None:
+        """Collect what a 3.x UUID and a 2.x job id stand for."""
+        for report in self.reports:
+            if report.task is None:
+                continue
+            if report.task.ti_id is not None:
+                self.name(report.task.ti_id, report.task)
+            # A row keeps the job of its last run, so only a running or ended one is its own.
+            if report.job_id is not None and report.state not in {"queued", "scheduled", None}:
+                self.by_job[report.job_id] = report.task
+        for claims in self.claims.values():
+            ti_id = None
+            for claim in claims:
+                if claim.task is not None and claim.task.ti_id is not None:
+                    ti_id = claim.task.ti_id
+                elif claim.by == "log" and claim.task is not None and ti_id is not None:
+                    self.name(ti_id, claim.task)
+                elif claim.role is Role.EXECUTOR_WORKER:
+                    ti_id = None
+
+    def name(self, ti_id: str, task: TaskRef) -> None:
+        """Note what a UUID stands for."""
+        known = self.names.get(ti_id)
+        both = merge(known, task) if known is not None else task
+        if both is not None:
+            self.names[ti_id] = merge(both, TaskRef(ti_id=ti_id)) or both
+
+    def find_runners(self) -> Iterator[tuple[Member, TaskRef]]:
+        """Yield every process that ran a task instance's user code, with whose it was."""
+        for key, node in self.tree.nodes.items():
+            own = [c for c in self.claims.get(key, ()) if c.role in RUNS_USER_CODE and c.task]
+            if own:
+                if not self.below_runner(node):
+                    yield self.runner_by_word(node, own)
+                continue
+            found = self.runner_by_lineage(node)
+            if found is not None:
+                yield found
+
+    def runner_by_word(self, node: Node, own: list[Claim]) -> tuple[Member, TaskRef]:
+        """Return a runner that said itself what it is: the best word first, the rest merged in."""
+        task = self.resolved(node, own)
+        best = next((c for c in self.claims[node.key] if c.by == "log"), own[0])
+        role = Role.SUDO if own[-1].role is Role.SUDO else Role.RUNNER
+        return Member(node, role, best.by, best.seq), task
+
+    def runner_by_lineage(self, node: Node) -> tuple[Member, TaskRef] | None:
+        """
+        Return a process as runner that never said so: a child of a busy supervisor.
+
+        It ended, or was killed, before it named itself (up to 7 s after the
+        fork on a cold 3.x worker). Both versions' supervisors fork nothing else.
+        """
+        if node.fork is None or node.birth_parent is None:
+            return None
+        claim = self.busy_at(node.birth_parent, node.fork.ts_boot_ns)
+        if claim is None or claim.role is not Role.SUPERVISOR or claim.task is None:
+            return None
+        if any(c.role is Role.SUPERVISOR for c in self.claims.get(node.key, ())):
+            return None
+        task = self.resolved(node, [claim])
+        return Member(node, Role.RUNNER, "lineage", node.fork.seq), task
+
+    def busy_at(self, key: ProcessKey, ts_boot_ns: int) -> Claim | None:
+        """Return what a process last said of its role before an instant, None if nothing."""
+        last = None
+        for claim in self.claims.get(key, ()):
+            if claim.ts_boot_ns > ts_boot_ns:
+                break
+            if claim.by in {"title", "argv"}:
+                last = claim
+        return last
+
+    def below_runner(self, node: Node) -> bool:
+        """Return whether an ancestor is a runner: then this is an operator's child with a copied title."""
+        for ancestor in self.tree.lineage(node.key)[1:]:
+            roles = {claim.role for claim in self.claims.get(ancestor.key, ()) if claim.task}
+            if roles & RUNS_USER_CODE:
+                return True
+            if Role.SUPERVISOR in roles:
+                return False
+        return False
+
+    def resolved(self, node: Node, own: list[Claim]) -> TaskRef:
+        """
+        Return all that is known of the task instance attempt that a runner works for.
+
+        A 2.x title names neither map index nor try: they come from its open log,
+        its supervisor's (held open as well, with the command as title), or the
+        row that carries its job id.
+        """
+        task = own[0].task
+        assert task is not None  # noqa: S101 (callers pass claims that name one)
+        candidates = [claim.task for claim in own[1:]]
+        candidates += [c.task for c in self.claims.get(node.key, ()) if c.by == "log"]
+        if node.birth_parent is not None:
+            candidates += [
+                claim.task
+                for claim in self.claims.get(node.birth_parent, ())
+                if self.about_the_same(claim, node)
+            ]
+        jobs = [self.by_job[c.job_id] for c in own if c.job_id is not None and c.job_id in self.by_job]
+        candidates += jobs
+        for other in candidates:
+            if other is not None:
+                task = merge(task, other) or task
+        if task.ti_id is not None and task.ti_id in self.names:
+            task = merge(task, self.names[task.ti_id]) or task
+        return task
+
+    def about_the_same(self, claim: Claim, child: Node) -> bool:
+        """Return whether a parent's claim was made while it worked for this child's task instance."""
+        if child.fork is None:
+            return False
+        claims = self.claims.get(child.birth_parent or child.key, ())
+        titles = [c.ts_boot_ns for c in claims if c.by == "title"]
+        born = child.fork.ts_boot_ns
+        start = max((ts for ts in titles if ts <= born), default=0)
+        end = min((ts for ts in titles if ts > born), default=None)
+        return start <= claim.ts_boot_ns and (end is None or claim.ts_boot_ns < end)
+
+    def run_of(self, task: TaskRef) -> TaskRun:
+        """Return the attempt that a reference means, made if it is new."""
+        if task.ti_id is not None and task.ti_id in self.names:
+            task = merge(task, self.names[task.ti_id]) or task
+        key: tuple[object, ...]
+        if task.dag_id is None:
+            key = ("ti", task.ti_id)
+        else:
+            key = (task.dag_id, task.task_id, task.run_id, task.map_index, task.try_number)
+        run = self.runs.get(key)
+        if run is None:
+            run = self.runs[key] = TaskRun(task)
+        else:
+            run.task = merge(run.task, task) or run.task
+        return run
+
+    def add_family(self, run: TaskRun, runner: Node, runners: Iterable[ProcessKey]) -> None:
+        """Add a runner's supervisor, and what descends from the runner."""
+        for ancestor in self.tree.lineage(runner.key)[1:2]:
+            role = self.role_at(ancestor, runner.fork.ts_boot_ns if runner.fork else None)
+            if role is Role.SUPERVISOR and all(m.node is not ancestor for m in run.members):
+                run.members.append(Member(ancestor, role, "lineage", None))
+        known = set(runners)
+        count = 0
+        for child in self.tree.descendants(runner.key):
+            if child.key in known:
+                continue
+            count += 1
+            if count <= MAX_CHILDREN:
+                run.members.append(Member(child, Role.OPERATOR_CHILD, "lineage", None))
+            else:
+                run.children_left_out += 1
+
+    def role_at(self, node: Node, ts_boot_ns: int | None) -> Role:
+        """Return the role of a process, at an instant if one is given."""
+        return role_at(self.claims.get(node.key, ()), ts_boot_ns)
+
+    def settle(self) -> None:
+        """
+        Join attempts that are only partly named with the one they must be.
+
+        A 2.x runner that died before anyone saw its log is known without its
+        try: the attempt whose row carries its pid is meant, or the only one.
+        """
+        for key, run in list(self.runs.items()):
+            if run.reports or None not in (run.task.map_index, run.task.try_number):
+                continue
+            others = [o for o in self.runs.values() if o is not run and speaks_of(run.task, o.task)]
+            pids = {member.node.key.pid for member in run.runners}
+            named = [o for o in others if any(r.recorded_pid in pids for r in o.reports)]
+            bare = [o for o in others if not o.runners]
+            for choice in (named, others, bare):
+                if len(choice) == 1:
+                    choice[0].members += run.members
+                    choice[0].children_left_out += run.children_left_out
+                    del self.runs[key]
+                    break
+
+    def add_facts(self) -> None:
+        """Give each row of Airflow's history to the attempts it speaks of."""
+        for fact in self.facts:
+            task = fact.task
+            if task is None:
+                continue
+            if task.ti_id is not None and task.dag_id is None and task.ti_id in self.names:
+                task = self.names[task.ti_id]
+            for run in self.runs.values():
+                if speaks_of(task, run.task):
+                    run.facts.append(fact)
+
+
+def role_at(claims: Iterable[Claim], ts_boot_ns: int | None) -> Role:
+    """Return the last role that was claimed up to an instant, or at all; OTHER if none was."""
+    role = Role.OTHER
+    for claim in claims:
+        if ts_boot_ns is not None and claim.ts_boot_ns > ts_boot_ns and role is not Role.OTHER:
+            break
+        if claim.role is not Role.OTHER:
+            role = claim.role
+    return role
+
+
+def speaks_of(task: TaskRef, run: TaskRef) -> bool:
+    """Return whether a reference, perhaps a partial one, means this attempt."""
+    if task.dag_id is None or task.dag_id != run.dag_id:
+        return False
+    pairs = (
+        (task.task_id, run.task_id),
+        (task.run_id, run.run_id),
+        (task.map_index, run.map_index),
+        (task.try_number, run.try_number),
+    )
+    return all(one is None or one == other for one, other in pairs)
+
+
+def beginning(run: TaskRun) -> tuple[int, str]:
+    """Return what attempts are ordered by: the first record of them."""
+    times = [member.node.started_ns or 0 for member in run.runners]
+    times += [report.ts_boot_ns for report in run.reports[:1]]
+    return (min(times, default=0), repr(run.task))
+
+
+def correlate(
+    tree: ProcessTree, reports: Iterable[TaskReported], facts: Iterable[AirflowFact]
+) -> Correlation:
+    """Return which processes belong to which task instance attempt."""
+    return Correlator(tree, reports, facts).correlate()

@@ -1,0 +1,152 @@
+"""
+One attempt laid out for the rules: what was recorded when, who ran, who came next.
+
+Nothing here concludes. Everything a rule asks for twice has a name here.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from pidtrail.airflow.facts import Role
+
+if TYPE_CHECKING:
+    from pidtrail.correlate import Correlation, Member, TaskRun
+    from pidtrail.events import AirflowFact, ProcessKey, TaskReported
+    from pidtrail.tree import Node
+
+WAITING_STATES: Final = frozenset({"queued", "scheduled", None})
+"""In these the row still shows the pid of the run before (airflow dagrun.py schedule_tis, 2.x and 3.x)."""
+PARKED_STATES: Final = frozenset({"up_for_reschedule", "deferred"})
+FINAL_STATES: Final = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
+SUPERVISING: Final = frozenset({Role.SUPERVISOR, Role.EXECUTOR_WORKER, Role.SCHEDULER})
+OUTLIVED_NS: Final = 250_000_000
+"""A runner that ends this long after its supervisor was not simply stopped together with it."""
+
+
+class Case:
+    """A task instance attempt, its runners, its siblings and what Airflow said of them."""
+
+    def __init__(self, run: TaskRun, correlation: Correlation, ended_ns: int) -> None:
+        self.run = run
+        self.task = run.task
+        self.tree = correlation.tree
+        self.claims = correlation.claims
+        self.ended_ns = ended_ns
+        self.siblings = [r for r in correlation.runs if r.instance == run.instance]
+
+    @cached_property
+    def runners(self) -> list[Member]:
+        """The processes that ran the attempt, oldest first."""
+        return self.run.runners
+
+    @property
+    def runner(self) -> Member | None:
+        """The latest of them."""
+        return self.runners[-1] if self.runners else None
+
+    @property
+    def reports(self) -> list[TaskReported]:
+        """What Airflow claimed of this attempt, in order of time."""
+        return self.run.reports
+
+    @property
+    def last_report(self) -> TaskReported | None:
+        """The latest claim about the attempt's current row; history rows are not current."""
+        current = [r for r in self.reports if r.table != "task_instance_history"]
+        return current[-1] if current else (self.reports[-1] if self.reports else None)
+
+    @cached_property
+    def own_reports(self) -> list[TaskReported]:
+        """Claims whose pid is this attempt's own: not those of a row that waits and shows the run before."""
+        pids = {m.node.key.pid for m in self.runners}
+        return [r for r in self.reports if r.state not in WAITING_STATES or r.recorded_pid in pids]
+
+    @cached_property
+    def recorded_pids(self) -> list[int]:
+        """The pids that Airflow recorded as this attempt's, in order, each once."""
+        found: list[int] = []
+        for report in self.own_reports:
+            if report.recorded_pid is not None and report.recorded_pid not in found:
+                found.append(report.recorded_pid)
+        return found
+
+    @property
+    def recorded_pid(self) -> int | None:
+        """The pid that Airflow recorded last as this attempt's."""
+        with_pid = [r for r in self.own_reports if r.recorded_pid is not None]
+        return with_pid[-1].recorded_pid if with_pid else None
+
+    def runner_with(self, pid: int | None) -> Member | None:
+        """Return the latest runner of the attempt that has this number, or None."""
+        return next((m for m in reversed(self.runners) if m.node.key.pid == pid), None)
+
+    @property
+    def states(self) -> list[str | None]:
+        """The states that were seen, in order."""
+        return [report.state for report in self.reports]
+
+    @cached_property
+    def later(self) -> TaskRun | None:
+        """The next attempt of the same task instance, if there is one."""
+        own = self.task.try_number
+        if own is None:
+            return None
+        after = [s for s in self.siblings if (s.task.try_number or 0) > own]
+        return min(after, key=lambda run: run.task.try_number or 0) if after else None
+
+    @cached_property
+    def earlier(self) -> list[TaskRun]:
+        """The attempts before this one, latest first."""
+        own = self.task.try_number or 0
+        before = [s for s in self.siblings if (s.task.try_number or 0) < own]
+        return sorted(before, key=lambda run: -(run.task.try_number or 0))
+
+    def events_named(self, *names: str) -> list[AirflowFact]:
+        """Return the audit rows of these names that speak of this attempt or its task instance."""
+        return [f for f in self.run.facts if f.table == "log" and f.event in names]
+
+    def rows_of(self, table: str) -> list[AirflowFact]:
+        """Return the other rows of a table that speak of this attempt."""
+        return [fact for fact in self.run.facts if fact.table == table]
+
+    def chain(self, node: Node) -> list[Node]:
+        """Return a process and its ancestors by birth."""
+        return self.tree.lineage(node.key)
+
+    def role(self, node: Node, ts_boot_ns: int | None = None) -> Role:
+        """Return what a process is, at an instant if one is given."""
+        from pidtrail.correlate import role_at
+
+        member = next((m for m in self.run.members if m.node is node), None)
+        if member is not None and member.role is not Role.SUPERVISOR:
+            return member.role
+        return role_at(self.claims.get(node.key, ()), ts_boot_ns)
+
+    def supervisors_dead_before(self, node: Node) -> list[Node]:
+        """Return the supervisors, workers and schedulers above a process that it outlived clearly."""
+        until = node.ended_ns if node.ended_ns is not None else self.ended_ns
+        return [
+            ancestor
+            for ancestor in self.chain(node)[1:]
+            if self.role(ancestor) in SUPERVISING
+            and ancestor.ended_ns is not None
+            and ancestor.ended_ns + OUTLIVED_NS < until
+        ]
+
+    def scheduler_of(self, node: Node) -> ProcessKey | None:
+        """Return the scheduler that a process descends from, or None."""
+        for ancestor in self.chain(node)[1:]:
+            if self.role(ancestor) is Role.SCHEDULER:
+                return ancestor.key
+        return None
+
+    def name(self) -> str:
+        """Return the attempt in words."""
+        task = self.task
+        if task.dag_id is None:
+            return f"task instance {task.ti_id}"
+        index = f"[{task.map_index}]" if task.map_index is not None and task.map_index >= 0 else ""
+        attempt = f" try {task.try_number}" if task.try_number is not None else ""
+        return f"{task.dag_id}.{task.task_id}{index}{attempt}"

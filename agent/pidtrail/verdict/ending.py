@@ -1,0 +1,105 @@
+"""How a process ended, and who ended it."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Final
+
+from pidtrail.events import ProcessKey
+from pidtrail.verdict.model import KilledBy, Who
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pidtrail.events import Signal
+    from pidtrail.tree import Node, ProcessTree
+
+FAULTS: Final = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+)
+"""Raised by the instruction that a thread itself executes (signal(7), force_sig_fault)."""
+ENDING: Final = frozenset(
+    {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGABRT, signal.SIGKILL}
+)
+HANDLED_WITHIN_NS: Final = 60_000_000_000
+"""A process that handles SIGTERM and then exits; Airflow waits 60 s before it kills (killed_task_cleanup_time)."""
+
+RoleOf = "Callable[[Node], str]"
+
+
+def killed_by(node: Node, tree: ProcessTree, role_of: Callable[[Node], str]) -> KilledBy | None:
+    """
+    Return how a process ended, None while it lives or where the source cannot tell.
+
+    For a process that exited after it had been sent an ending signal, `kind` is
+    `exit` and `sig` and `sender` say which signal came before.
+    """
+    ended = node.exit
+    if ended is None or ended.wstatus is None:
+        return None
+    before = [s for s in node.signals if s.ts_boot_ns <= ended.ts_boot_ns]
+    if ended.termsig is None:
+        asked = [
+            s
+            for s in before
+            if s.sig in ENDING and ended.ts_boot_ns - s.ts_boot_ns < HANDLED_WITHIN_NS
+        ]
+        if not asked or ended.exit_code == 0:
+            return KilledBy("exit")
+        return KilledBy("exit", asked[-1].sig, sender(asked[-1], tree, role_of))
+    if node.oom is not None and ended.termsig == signal.SIGKILL:
+        return KilledBy("oom", ended.termsig)
+    sent = [s for s in before if s.sig == ended.termsig]
+    if not sent:
+        return KilledBy("self" if ended.termsig in FAULTS else "signal", ended.termsig)
+    last = sent[-1]
+    if is_self(last, node) or (last.sender_pid is None and ended.termsig in FAULTS):
+        return KilledBy("self", ended.termsig)
+    return KilledBy("signal", ended.termsig, sender(last, tree, role_of))
+
+
+def is_self(record: Signal, node: Node) -> bool:
+    """Return whether a process sent a signal to itself."""
+    return (record.sender_pid, record.sender_start_ticks) == node.key
+
+
+def sender(record: Signal, tree: ProcessTree, role_of: Callable[[Node], str]) -> Who | None:
+    """Return who sent a signal, None if that was the kernel."""
+    if record.sender_start_ticks is None and record.sender_pid is None:
+        return None
+    key = None
+    if record.sender_pid is not None:
+        key = ProcessKey(record.sender_pid, record.sender_start_ticks)
+    node = tree.node(key)
+    role = role_of(node) if node is not None else None
+    return Who(record.sender_pid, record.sender_start_ticks, role, record.sender_comm)
+
+
+def ending_seqs(node: Node) -> list[int]:
+    """Return the records that prove the end: the exit, the last ending signal, the OOM choice."""
+    seqs = [node.exit.seq] if node.exit is not None else []
+    if node.exit is not None and node.exit.termsig is not None:
+        seqs += [s.seq for s in node.signals if s.sig == node.exit.termsig][-1:]
+    if node.oom is not None:
+        seqs.append(node.oom.seq)
+    return seqs
+
+
+def ended_in_words(node: Node) -> str:
+    """Return how a process ended in a few words."""
+    ended = node.exit
+    if ended is None or ended.wstatus is None:
+        return "is still running" if node.ended_ns is None else "ended, how is not known"
+    if ended.termsig is not None:
+        return f"was ended by {signal_name(ended.termsig)}"
+    return f"exited with {ended.exit_code}"
+
+
+def signal_name(number: int | None) -> str:
+    """Return `SIGKILL` and the like; real-time signals by number."""
+    if number is None:
+        return "an unknown signal"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,275 @@
+"""
+From a stream to verdicts: grow the tree, correlate, ask the rules, bound the confidence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from pidtrail.clock import rfc3339, wall_ns
+from pidtrail.correlate import Correlation, Member, TaskRun, correlate, role_at
+from pidtrail.errors import PidtrailError
+from pidtrail.events import AirflowFact, Event, Header, TaskReported
+from pidtrail.tree import Node, ProcessTree
+from pidtrail.verdict.case import WAITING_STATES, Case
+from pidtrail.verdict.ending import ending_seqs, killed_by
+from pidtrail.verdict.model import (
+    Confidence,
+    ProcessReport,
+    Recorded,
+    Report,
+    Verdict,
+    Who,
+)
+from pidtrail.verdict.rules import RULES, Finding, code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+STRENGTH: Final[tuple[Confidence, ...]] = ("weak", "strong", "proved")
+
+
+def judge_stream(header: Header, events: Iterable[Event], *, problems: list[str]) -> Report:
+    """
+    Return the verdict of every task instance attempt in a stream.
+
+    `problems` are one-line facts about what could not be read; each verdict
+    carries those that bear on it.
+    """
+    tree = ProcessTree()
+    reports: list[TaskReported] = []
+    facts: list[AirflowFact] = []
+    first_ns = last_ns = 0
+    for event in events:
+        if not first_ns:
+            first_ns = event.ts_boot_ns
+        last_ns = max(last_ns, event.ts_boot_ns)
+        if isinstance(event, TaskReported):
+            reports.append(event)
+        elif isinstance(event, AirflowFact):
+            facts.append(event)
+        else:
+            tree.apply(event)
+    known = [header.airflow_problem] if header.airflow_problem else []
+    judge = Judge(header, correlate(tree, reports, facts), first_ns, last_ns, known + problems)
+    return judge.report()
+
+
+class Judge:
+    """Asks the rules about each attempt of a correlation."""
+
+    def __init__(
+        self,
+        header: Header,
+        correlation: Correlation,
+        first_ns: int,
+        last_ns: int,
+        problems: list[str],
+    ) -> None:
+        self.header = header
+        self.tree = correlation.tree
+        self.correlation = correlation
+        self.first_ns, self.last_ns = first_ns, last_ns
+        self.problems = problems
+        numbers: dict[int, set[int]] = defaultdict(set)
+        for node in self.tree.nodes.values():
+            if node.start_ns is not None:
+                numbers[node.start_ns].add(node.key.pid)
+        self.numbers = numbers
+
+    def report(self) -> Report:
+        """Return the verdicts of all attempts that took place in the observed span."""
+        return Report(
+            [self.verdict(run) for run in self.correlation.runs if self.took_place(run)],
+            host=self.header.host,
+            boot_id=self.header.boot_id,
+            source=self.header.source,
+            unknowns=list(self.problems),
+        )
+
+    def took_place(self, run: TaskRun) -> bool:
+        """
+        Return whether an attempt is ours to judge.
+
+        Not so a row that ended before we looked, nor one that has not begun and
+        shows no pid.
+        """
+        if run.runners:
+            return True
+        begun = [r for r in run.reports if r.state not in WAITING_STATES or r.recorded_pid]
+        if not begun:
+            return False
+        began_text = begun[-1].end_date
+        if began_text is None:
+            return True
+        first = rfc3339(wall_ns(self.first_ns, self.header.wall_offset_ns))
+        return began_text[:19] >= first[:19]
+
+    def verdict(self, run: TaskRun) -> Verdict:
+        """Return the judgement of one attempt."""
+        case = Case(run, self.correlation, self.last_ns)
+        finding = next(found for rule in RULES if (found := rule(case)) is not None)
+        unknowns = [*finding.unknowns, *self.gaps(run)]
+        if not run.reports:
+            unknowns += self.problems
+        seqs = {record.seq for record in finding.evidence}
+        for member in run.runners:
+            seqs.update(ending_seqs(member.node))
+            if member.seq is not None:
+                seqs.add(member.seq)
+        return Verdict(
+            task=run.task,
+            recorded=self.recorded(run),
+            processes=[self.process(case, member) for member in ordered(run)],
+            code=finding.code,
+            outcome=finding.outcome,
+            confidence=self.bounded(finding, run),
+            pid_changed_in_kernel=self.pid_changed(run),
+            summary=finding.summary + counters_in_words(case),
+            evidence=sorted(seqs),
+            unknowns=list(dict.fromkeys(unknowns)),
+        )
+
+    def bounded(self, finding: Finding, run: TaskRun) -> Confidence:
+        """
+        Return a finding's confidence, no higher than the evidence bears.
+
+        A loss within the attempt's lifetime, or a process whose start is not
+        known, makes it weak; an attribution by lineage alone, or a source that
+        does not see everything, at best strong.
+        """
+        limit = STRENGTH.index(finding.confidence)
+        members = run.runners
+        if self.gaps(run) or any(m.node.key.start_ticks is None for m in members):
+            limit = 0
+        if any(m.by == "lineage" for m in members) or not self.header.fidelity.sees_short_lived:
+            limit = min(limit, 1)
+        if not self.header.fidelity.has_wstatus:
+            limit = min(limit, 1)
+        return STRENGTH[limit]
+
+    def gaps(self, run: TaskRun) -> list[str]:
+        """Return the losses that fall into an attempt's lifetime, in words."""
+        times = [m.node.started_ns for m in run.runners if m.node.started_ns is not None]
+        times += [r.ts_boot_ns for r in run.reports]
+        if not times:
+            return []
+        begin = min(times)
+        ends = [m.node.ended_ns or self.last_ns for m in run.runners] or [max(times)]
+        return [
+            f"{'an unknown number of' if lost.count is None else lost.count} records lost "
+            f"meanwhile: {lost.reason}"
+            for lost in self.tree.losses
+            if (lost.to_ns or lost.ts_boot_ns) >= begin and (lost.from_ns or 0) <= max(ends)
+        ]
+
+    def pid_changed(self, run: TaskRun) -> bool:
+        """
+        Return whether a process of the attempt was seen under two numbers.
+
+        Looked for, not assumed: the kernel's start time in nanoseconds names a
+        process whatever its number.
+        """
+        starts = {member.node.start_ns for member in run.runners}
+        return any(start is not None and len(self.numbers[start]) > 1 for start in starts)
+
+    def recorded(self, run: TaskRun) -> list[Recorded]:
+        """Return what Airflow recorded, once per change of pid, state or host."""
+        found: list[Recorded] = []
+        for report in run.reports:
+            entry = Recorded(
+                report.recorded_pid,
+                report.hostname,
+                report.state,
+                report.via,
+                self.wall(report.ts_boot_ns),
+                report.task.try_number if report.task else None,
+                report.table,
+            )
+            same = found and (found[-1].pid, found[-1].hostname, found[-1].state, found[-1].table) == (
+                entry.pid, entry.hostname, entry.state, entry.table,
+            )  # fmt: skip
+            if not same:
+                found.append(entry)
+        return found
+
+    def process(self, case: Case, member: Member) -> ProcessReport:
+        """Return what is known of one process."""
+        node, ended = member.node, member.node.exit
+        first = node.first_parent
+        adopted = ended.ppid if ended is not None else None
+        return ProcessReport(
+            role=str(member.role),
+            pid=node.key.pid,
+            start_ticks=node.key.start_ticks,
+            birth_parent=self.parent(case, node),
+            chain=[self.who(n, case) for n in case.chain(node)],
+            identified_by=member.by,
+            started=self.wall(node.started_ns),
+            ended=self.wall(node.ended_ns),
+            exit_code=ended.exit_code if ended else None,
+            termsig=ended.termsig if ended else None,
+            killed_by=killed_by(node, self.tree, self.role),
+            migrations=ended.migrations if ended else None,
+            voluntary_switches=ended.voluntary_switches if ended else None,
+            involuntary_switches=ended.involuntary_switches if ended else None,
+            major_faults=ended.major_faults if ended else None,
+            zombie_ns=node.reap.zombie_ns if node.reap else None,
+            reparented_to=adopted if first is not None and adopted != first.pid else None,
+            ns_pids=node.ns_pids,
+            title=node.title,
+        )
+
+    def parent(self, case: Case, node: Node) -> Who | None:
+        """Return the birth parent, also one that is outside of what was traced."""
+        key = node.birth_parent
+        if key is None:
+            return None
+        known = self.tree.node(key)
+        return self.who(known, case) if known is not None else Who(key.pid, key.start_ticks)
+
+    def who(self, node: Node, case: Case | None = None) -> Who:
+        """Return a process in short."""
+        role = str(case.role(node)) if case is not None else self.role(node)
+        return Who(node.key.pid, node.key.start_ticks, role, node.comm)
+
+    def role(self, node: Node) -> str:
+        """Return the role of a process outside of any attempt."""
+        return str(role_at(self.correlation.claims.get(node.key, ()), None))
+
+    def wall(self, ts_boot_ns: int | None) -> str | None:
+        """Return an instant as RFC 3339, None stays None."""
+        if ts_boot_ns is None:
+            return None
+        return rfc3339(wall_ns(ts_boot_ns, self.header.wall_offset_ns))
+
+
+def ordered(run: TaskRun) -> list[Member]:
+    """Return an attempt's processes: supervisor, runners and children by time of birth."""
+    return sorted(run.members, key=lambda m: (m.node.started_ns or 0, m.node.key.pid))
+
+
+def counters_in_words(case: Case) -> str:
+    """Return the sentence that answers the claim that a PID changes on a busy machine."""
+    parts = []
+    for member in case.runners:
+        ended = member.node.exit
+        if ended is None or ended.migrations is None:
+            continue
+        switches = (ended.voluntary_switches or 0) + (ended.involuntary_switches or 0)
+        parts.append(
+            f" PID {member.node.key.pid} moved between CPUs {ended.migrations} times, was switched "
+            f"out {switches} times, had {ended.major_faults} major faults; PID unchanged."
+        )
+    return "".join(parts[-3:])
+
+
+def explain_code(code: str) -> str:
+    """Return what a verdict code means. Raises PidtrailError for a code that is none."""
+    for rule in RULES:
+        if code_of(rule) == code:
+            return f"{code}\n\n{inspect.getdoc(rule)}"
+    codes = ", ".join(code_of(rule) for rule in RULES)
+    raise PidtrailError(f"no verdict has the code {code}", f"there are: {codes}")
