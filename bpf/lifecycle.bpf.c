@@ -95,7 +95,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 			return 0;                                                       \
 		fill_head(&record->exec.head, PT_EXEC, entry->pid, start);              \
 		record->exec.exec_id = task->self_exec_id;                              \
-		record->exec.old_tid = old_pid == task->tgid ? 0 : old_pid;             \
+		record->exec.old_tid = from_thread ? old_pid : 0;                       \
 		record->exec.argv_full_len = full;                                      \
 		named = bpf_probe_read_kernel_str(record->exec.filename,                \
 						  PT_FILENAME_LEN, bprm->filename);     \
@@ -117,10 +117,13 @@ int BPF_PROG(on_exec, struct task_struct *task, pid_t old_pid, struct linux_binp
 	struct tracked *entry = tracked_of(task);
 	unsigned long arg_start;
 	__u64 start, full, length;
+	bool from_thread;
 	long named;
 
 	if (!entry)
 		return 0;
+	/* fs/exec.c exec_binprm gives the first namespace's number; it stands for nothing in another. */
+	from_thread = old_pid != task->tgid && config.agent_ns_level == 0;
 	start = task->group_leader->start_boottime;
 	arg_start = task->mm->arg_start;
 	full = task->mm->arg_end - arg_start;
@@ -286,6 +289,17 @@ int BPF_PROG(on_free, struct task_struct *task)
 	return 0;
 }
 
+/* By its number in its own namespace, so that it is found at whatever depth that is. */
+static __always_inline bool is_the_agent(struct task_struct *task)
+{
+	struct pid *pid = task->thread_pid;
+	__u32 inum;
+
+	return pid &&
+	       number_at(pid, BPF_CORE_READ(pid, level), &inum) == config.agent_pid &&
+	       inum == config.agent_ns_inum;
+}
+
 /* A process belongs to the snapshot if it is traced, is a named root, or has a traced parent. */
 static __always_inline bool joins(struct task_struct *task, __u32 pid)
 {
@@ -313,7 +327,7 @@ int walk_tasks(struct bpf_iter__task *ctx)
 		return 0;
 	tgid = task->tgid;
 	pid = pid_of(task);
-	is_agent = pid == config.agent_pid;
+	is_agent = is_the_agent(task);
 	if (!is_agent && !joins(task, pid))
 		return 0;
 	record.dead = task->signal->live.counter == 0;

@@ -40,6 +40,7 @@ BTF: Final = Path("/sys/kernel/btf/vmlinux")
 RING_BYTES: Final = 8 << 20
 SHARED_MAPS: Final = ("events", "subtree", "zombies", "losses")
 CONFIG: Final = struct.Struct("=IIII")
+Identity = tuple[int | None, int | None, int | None]
 MAX_WALKS: Final = 50
 MISSES_AT: Final = 208
 """Offset of recursion_misses in struct bpf_prog_info (include/uapi/linux/bpf.h, since 5.12)."""
@@ -84,18 +85,33 @@ class CoreSource:
             raise
 
     def load(self, *, migrations: bool) -> None:
-        """Load the objects; the first one's maps serve all."""
+        """
+        Load the objects; the first one's maps serve all.
+
+        /proc shows the depth of our PID namespace only from the one it was mounted in, but BPF
+        sees it; where the guess was wrong the first object is loaded again.
+        """
         library = Library()
-        names = ["lifecycle", "signals", *(["sched"] if migrations else [])]
-        for name in names:
-            bpf_object = BpfObject(library, object_path(name))
-            self.objects.append(bpf_object)
-            configure(bpf_object)
-            if len(self.objects) > 1:
-                bpf_object.share_maps(self.objects[0], SHARED_MAPS)
-            bpf_object.load()
+        level = guessed_level()
+        self.load_object(library, "lifecycle", level)
+        numbers = [event.ns_pids for kind, event in self.walk() if kind == wire.KIND_SELF]
+        if numbers and numbers[0] and len(numbers[0]) - 1 != level:
+            level = len(numbers[0]) - 1
+            self.objects.pop().close()
+            self.load_object(library, "lifecycle", level)
+        for name in ["signals", *(["sched"] if migrations else [])]:
+            self.load_object(library, name, level)
         self.ring = Ring(self.objects[0].map_fd("events"), RING_BYTES)
         self.checked_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def load_object(self, library: Library, name: str, level: int) -> None:
+        """Load one object for an agent in a PID namespace of depth `level`."""
+        bpf_object = BpfObject(library, object_path(name))
+        self.objects.append(bpf_object)
+        configure(bpf_object, level)
+        if len(self.objects) > 1:
+            bpf_object.share_maps(self.objects[0], SHARED_MAPS)
+        bpf_object.load()
 
     def self_test(self) -> None:
         """
@@ -105,13 +121,9 @@ class CoreSource:
         with headers of another kernel), so this is the one proof there is.
         """
         found = [event for kind, event in self.walk() if kind == wire.KIND_SELF]
-        read = [(event.pid, event.ppid, event.start_ticks) for event in found]
-        true = (os.getpid(), os.getppid() or None, proc.start_ticks(os.getpid()))
-        if read != [true]:
-            raise SourceUnavailable(
-                f"self-test failed: BPF reads (pid, ppid, start) {read}, /proc says {true}",
-                "the kernel's structures are not where its BTF says",
-            )
+        read: list[Identity] = [(event.pid, event.ppid, event.start_ticks) for event in found]
+        true: Identity = (os.getpid(), os.getppid() or None, proc.start_ticks(os.getpid()))
+        compare_identity(read, true)
 
     def add_roots(self, roots: Sequence[int]) -> None:
         """Name the processes to start from."""
@@ -191,7 +203,7 @@ class CoreSource:
             dropped, self.map_full = map_full - self.map_full, map_full
             reason = f"{dropped} processes beyond the {65_536} that can be followed at once"
             events.append(self.lost(None, now_ns, reason))
-        if now_ns - self.misses_checked_ns > 1_000_000_000:  # noqa: PLR2004 (once a second)
+        if now_ns - self.misses_checked_ns > 1_000_000_000:  # once a second
             self.misses_checked_ns = now_ns
             misses = sum(recursion_misses(bpf_object) for bpf_object in self.objects)
             if misses > self.skipped_runs:
@@ -255,7 +267,16 @@ def check_requirements() -> None:
         )
 
 
-def configure(bpf_object: BpfObject) -> None:
+def compare_identity(read: list[Identity], true: Identity) -> None:
+    """Raise SourceUnavailable unless BPF read this process once, and as /proc shows it."""
+    if read != [true]:
+        raise SourceUnavailable(
+            f"self-test failed: BPF reads (pid, ppid, start) {read}, /proc says {true}",
+            "the kernel's structures are not where its BTF says",
+        )
+
+
+def configure(bpf_object: BpfObject, level: int) -> None:
     """Set .rodata before load, after checking that the object was built from this event.h."""
     section = bpf_object.section(".rodata")
     abi_version = CONFIG.unpack_from(section.raw)[0]
@@ -264,14 +285,17 @@ def configure(bpf_object: BpfObject) -> None:
             f"{bpf_object.name} speaks wire version {abi_version}, this program {wire.ABI_VERSION}",
             "build it again with `make bpf`",
         )
-    status = proc.read_bytes(os.getpid(), "status") or b""
-    numbers = next(
-        (line.split()[1:] for line in status.splitlines() if line.startswith(b"NSpid:")), [b"0"]
-    )
-    inode = Path("/proc/self/ns/pid").stat().st_ino
-    # NSpid starts at the namespace that /proc was mounted in; only in the first one is it the depth.
-    level = 0 if inode == INITIAL_PID_NS else max(len(numbers) - 1, 1)
-    CONFIG.pack_into(section, 0, abi_version, os.getpid(), level, inode)
+    CONFIG.pack_into(section, 0, abi_version, os.getpid(), level, pid_namespace())
+
+
+def pid_namespace() -> int:
+    """Return the inode of our PID namespace."""
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def guessed_level() -> int:
+    """Return the depth of our PID namespace: right in the first, in most others 1."""
+    return 0 if pid_namespace() == INITIAL_PID_NS else 1
 
 
 INITIAL_PID_NS: Final = 0xEFFFFFFC
