@@ -25,7 +25,7 @@ def after_the_record(threads: int) -> int:
     `sched_process_exit` comes early in do_exit, wait4 sums up in wait_task_zombie. In between each
     thread gives back its memory and files: a few switches, at most a fault for clear_child_tid.
     """
-    return 8 * (threads + 1)
+    return 2 * (threads + 1)
 
 
 @pytest.mark.parametrize(("how", "threads"), [("one", 0), ("threads", THREADS), ("alive", THREADS)])

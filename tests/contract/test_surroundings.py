@@ -1,0 +1,137 @@
+"""Where the agent itself stands: in a PID namespace of its own, or with few rights."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pidtrail.errors import SourceUnavailable
+from pidtrail.events import Exec, Exit, Fork, Observed, Signal
+from pidtrail.sources import core, proc
+from tests.contract.inside import ROOT, tell_inside
+from tests.contract.story import Told
+from tests.programs.build import program
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf]
+
+NEW_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+NOBODY = "65534"
+CAPABILITIES = "-all,+cap_39,+cap_38"  # bpf and perfmon, by number for an older libcap-ng
+
+
+def told_inside(prefix: tuple[str, ...], name: str, *arguments: str) -> Told:
+    """Return the story, which must have been told."""
+    told = tell_inside(prefix, name, *arguments)
+    assert isinstance(told, Told), told
+    return told
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_agent_in_its_own_namespace_speaks_its_numbers(depth: int) -> None:
+    """In a container, also one within a container, all numbers are those seen in there."""
+    told = told_inside(NEW_NAMESPACE * depth, "killed", "kill")
+    victim, killer = told.said("victim"), told.said("killer")
+
+    assert told.agent == 1
+    assert victim["pid"] < 100
+    birth = told.only(Fork, victim["pid"])
+    assert (birth.ppid, birth.start_ticks) == (told.root, victim["start"])
+    shot = told.only(Signal, victim["pid"])
+    assert (shot.sender_pid, shot.sender_start_ticks) == (killer["pid"], killer["start"])
+    assert told.only(Exit, victim["pid"]).wstatus == 9
+    (root,) = [event for event in told.snapshot if isinstance(event, Observed)]
+    assert (root.pid, root.ppid) == (told.root, 1)
+    # All the numbers, from the outermost namespace to this one.
+    assert root.ns_pids is not None
+    assert len(root.ns_pids) >= depth + 1
+    assert root.ns_pids[-1] == told.root
+
+
+def test_nested_numbers_seen_from_inside() -> None:
+    """A namespace below the agent's has more numbers; the agent's own stays the pid."""
+    told = told_inside(NEW_NAMESPACE, "nested_namespaces", "1")
+
+    inner = told.all_said("level")[1]
+    seen_here = [int(number) for number in inner["numbers"].split()]
+    birth = told.only(Fork, seen_here[0])
+    assert birth.ns_pids is not None
+    assert birth.ns_pids[-2:] == seen_here
+    assert birth.pid_ns == inner["inode"]
+
+
+def test_exec_from_a_thread_inside_a_namespace() -> None:
+    """The old tid is a number of the outermost namespace, so inside another it is not told."""
+    told = told_inside(NEW_NAMESPACE, "exec_from_thread")
+    before = told.said("before")
+
+    assert told.only(Exec, before["pid"]).old_tid is None
+    assert told.life(before["pid"]) == ["fork", "exec", "exit", "reap"]
+    assert told.only(Exit, before["pid"]).exit_code == 4
+
+
+def test_two_capabilities_are_enough() -> None:
+    """Uid 65534 with CAP_BPF and CAP_PERFMON and nothing else opens the source."""
+    require_open_to_all(ROOT / "agent", program("gate"), program("double_fork"))
+    prefix = (
+        *("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"),
+        *("--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES),
+        *("--bounding-set", CAPABILITIES, "--no-new-privs"),
+    )
+
+    told = told_inside(prefix, "double_fork")
+
+    daemon = told.said("daemon")
+    assert told.life(daemon["pid"]) == ["fork", "exit", "reap"]
+    assert told.only(Fork, daemon["pid"]).ppid == told.said("middle")["pid"]
+
+
+def test_without_capabilities_the_source_says_which_are_missing() -> None:
+    """No rights, no start: the reason names what is missing."""
+    require_open_to_all(ROOT / "agent", program("gate"), program("setsid"))
+    prefix = ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--inh-caps=-all")
+
+    refused = tell_inside(prefix, "setsid")
+
+    assert isinstance(refused, str)
+    assert "CAP_BPF" in refused
+    assert "CAP_PERFMON" in refused
+
+
+def require_open_to_all(*paths: Path) -> None:
+    """Skip where another user could not even read the checkout."""
+    for path in paths:
+        for part in (path, *path.parents):
+            if not part.stat().st_mode & stat.S_IXOTH:
+                pytest.skip(f"{part} is closed to uid {NOBODY}")
+
+
+def test_self_test_refuses_nonsense() -> None:
+    """What BPF reads of the agent must be what /proc says, in every part."""
+    true: core.Identity = (os.getpid(), os.getppid(), proc.start_ticks(os.getpid()))
+    core.compare_identity([true], true)
+
+    nonsense: list[list[core.Identity]] = [
+        [],
+        [true, true],
+        [(3_678_384, true[1], true[2])],
+        [(true[0], true[1], 0)],
+        [(None, None, None)],
+    ]
+    for false in nonsense:
+        with pytest.raises(SourceUnavailable, match="self-test failed"):
+            core.compare_identity(false, true)
+
+
+def test_source_that_refused_leaves_nothing_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a self-test that failed, nothing is left in the kernel."""
+    monkeypatch.setattr(os, "getppid", lambda: 4_000_000)
+    source = core.CoreSource()
+
+    with pytest.raises(SourceUnavailable, match="self-test failed"):
+        source.open([os.getpid()])
+
+    assert source.objects == []
+    assert source.ring is None
