@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from typing import TYPE_CHECKING, Any
 
 from pidtrail.errors import SourceUnavailable
@@ -68,7 +68,8 @@ class Library:
             function.restype = result
             function.argtypes = arguments
         self.said: list[str] = []
-        # libbpf formats with a va_list, which ctypes cannot read; the format alone says which step failed.
+        # libbpf formats with a va_list, which ctypes cannot read; the format alone says which
+        # step failed.
         self.print_function = PRINT_FUNCTION(self.on_print)
         self.so.libbpf_set_print(self.print_function)
 

@@ -61,10 +61,10 @@ class Ring:
         return data, records
 
     def committed(self, start: int, end: int) -> tuple[int, list[tuple[int, int]]]:
-        """Return where the whole, committed records stop, and (offset from start, length) of each."""
+        """Return where the committed records stop, and (offset from start, length) of each."""
         at = start
         mask, base, pages = self.size - 1, self.data_at, self.pages
-        records = []
+        records: list[tuple[int, int]] = []
         while at < end:
             word, _ = HEADER.unpack_from(pages, base + (at & mask))
             length = word & ~(BUSY | DISCARD)
