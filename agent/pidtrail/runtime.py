@@ -151,6 +151,10 @@ class Session:
             if facts.role is Role.RUNNER and self.claims is not None:
                 self.claims.poke()
 
+    def drop_sinks(self, kind: type) -> None:
+        """Write no more to sinks of a kind: whoever was behind them is gone."""
+        self.sinks = [sink for sink in self.sinks if not isinstance(sink, kind)]
+
     def problems(self) -> list[str]:
         """Return what went wrong with Airflow's claims, one line each."""
         return self.claims.problems() if self.claims is not None else []

@@ -17,6 +17,7 @@ import structlog
 
 from pidtrail.cli.child import Child
 from pidtrail.errors import PidtrailError, UsageError
+from pidtrail.redact import redact_url
 from pidtrail.runtime import QUIET_SECONDS, TURN_SECONDS, Session, make_header
 from pidtrail.sinks.jsonl import JsonLines
 from pidtrail.sources.ladder import open_best
@@ -120,6 +121,11 @@ class Trace:
                 if self.child is not None:
                     self.child.release()
                 self.loop(session, roots)
+            except BrokenPipeError:
+                # Nobody reads the events any more, as behind `head`: end as SIGPIPE would end us.
+                session.drop_sinks(JsonLines)
+                self.end_child(session)
+                raise
             finally:
                 session.finish()
             self.show(session)
@@ -162,9 +168,8 @@ class Trace:
             raise
         try:
             location = self.locate(roots)
-            header = make_header(
-                source, roots, refused, location.redacted_url, location.problem
-            )
+            shown = redact_url(location.url) if location.url is not None else None
+            header = make_header(source, roots, refused, shown, location.problem)
             sinks: list[Sink] = []
             if self.output is not None or self.form != "none":
                 self.recorder = Recorder(self.recording_path(stack), header)
@@ -188,7 +193,7 @@ class Trace:
         """Find Airflow's metadata database; `problem` says why there is none."""
         from pidtrail.airflow.location import locate
 
-        return locate(self.airflow_db, roots)
+        return locate(self.airflow_db, os.environ, None if self.child is not None else roots[0])
 
     def recording_path(self, stack: ExitStack) -> Path:
         """Return where to record: the verdicts at the end are made from it in any case."""

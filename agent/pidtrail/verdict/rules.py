@@ -229,7 +229,8 @@ def clear(case: Case) -> Finding | None:
     later = started(case.later)
     if later is None:
         return None
-    rows = [f for f in case.events_named(*CLEAR_EVENTS) if f.ts_boot_ns <= last_sign(later)]
+    since, until = beginning(case.run), last_sign(later)
+    rows = [f for f in case.events_named(*CLEAR_EVENTS) if since <= f.ts_boot_ns <= until]
     live = [r for r in case.reports if r.table != "task_instance_history"]
     decided = [r for r in live if r.state in FINAL_STATES or r.state == "restarting"]
     if not rows and not decided:
