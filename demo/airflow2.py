@@ -11,7 +11,7 @@ from typing import Any
 from demo.airflow_host import AirflowHost, TaskState, free_ports
 from demo.environment import Release
 from demo.postgres import Postgres
-from demo.processes import Ledger, Piece, StageError
+from demo.processes import Ledger, Manner, Piece, StageError
 
 _CONSOLE = Path(__file__).with_name("console2.py")
 _ANSWER_TIMEOUT_S = 60
@@ -34,7 +34,7 @@ class Airflow2(AirflowHost):
         port: int | None = None,
     ) -> None:
         super().__init__(release, ledger, dags, with_triggerer=with_triggerer)
-        self._postgres = Postgres(ledger, self.home / "postgres", port or free_ports(1)[0])
+        self._postgres = Postgres(ledger, port or free_ports(1)[0])
         self._console: Piece | None = None
 
     @property
@@ -53,8 +53,6 @@ class Airflow2(AirflowHost):
     def start(self) -> None:
         """Start the database, migrate it, start the scheduler and what goes with it."""
         self.prepare_home()
-        # postgres reaches its own folder through this one, which mkdtemp made for root alone.
-        self.home.chmod(0o711)
         self._postgres.start()
         migration = subprocess.run(
             [str(self._release.python), str(self._release.command), "db", "migrate"],
@@ -70,7 +68,7 @@ class Airflow2(AirflowHost):
         if self._with_triggerer:
             self.spawn("triggerer", "triggerer", "--skip-serve-logs")
         argv = [str(self._release.python), str(_CONSOLE)]
-        self._console = self._ledger.spawn("console", argv, self.environ(), pipes=True)
+        self._console = self._ledger.spawn("console", argv, self.environ(), Manner(pipes=True))
 
     def dags(self) -> set[str]:
         """Names of the DAGs that are serialized."""

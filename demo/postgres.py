@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 from pathlib import Path
 
-from demo.processes import Ledger, Piece, StageError, listeners, wait_until
+from demo.processes import Ledger, Manner, StageError, listeners, wait_until
 
 _BINARIES = Path("/usr/lib/postgresql")
 _USER = "postgres"
@@ -28,11 +27,9 @@ class Postgres:
     Without password, durability or Unix socket.
     """
 
-    def __init__(self, ledger: Ledger, folder: Path, port: int) -> None:
+    def __init__(self, ledger: Ledger, port: int) -> None:
         self._ledger = ledger
-        self._folder = folder
         self._port = port
-        self._piece: Piece | None = None
 
     @property
     def url(self) -> str:
@@ -43,18 +40,18 @@ class Postgres:
         """Make an empty cluster and serve it; raises `StageError`."""
         binaries = _find_binaries()
         account = pwd.getpwnam(_USER)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(mode=0o700)
-        os.chown(self._folder, account.pw_uid, account.pw_gid)
+        # Not below the home: root's folders need not be open to the user postgres.
+        folder = self._ledger.make_folder("postgres")
+        os.chown(folder, account.pw_uid, account.pw_gid)
         environ = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
         made = subprocess.run(
             [
                 str(binaries / "initdb"),
-                *("--pgdata", str(self._folder), "--username", _USER),
+                *("--pgdata", str(folder), "--username", _USER),
                 *("--auth", "trust", "--encoding", "UTF8", "--no-sync", "--no-instructions"),
             ],
             env=environ,
-            cwd="/",
+            cwd=folder,
             user=account.pw_uid,
             group=account.pw_gid,
             extra_groups=[],
@@ -75,11 +72,12 @@ class Postgres:
             "max_connections": "60",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        piece = self._piece = self._ledger.spawn(
+        piece = self._ledger.spawn(
             "postgres",
-            [str(binaries / "postgres"), "-D", str(self._folder), *options],
+            [str(binaries / "postgres"), "-D", str(folder), *options],
             environ,
-            user=_USER,
+            # SIGQUIT, immediate shutdown: SIGTERM would wait for orphans that hold a connection.
+            Manner(user=_USER, cwd=folder, ending=signal.SIGQUIT),
         )
 
         def is_up() -> bool:
@@ -87,12 +85,6 @@ class Postgres:
             return piece.process.pid in listeners(self._port)
 
         wait_until(is_up, within_s=20, what=f"PostgreSQL on port {self._port}")
-
-    def stop(self) -> None:
-        """End the server at once (SIGQUIT: immediate shutdown, which ends its children too)."""
-        if self._piece is not None:
-            self._ledger.stop(self._piece, signal.SIGQUIT, within_s=5)
-            self._piece = None
 
 
 def database_url(port: int) -> str:

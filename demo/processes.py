@@ -1,8 +1,8 @@
 """
 Processes that we start: remembered, found again, stopped; nobody else's.
 
-A process is ours if its environment carries our mark, or its working folder is
-the stage's home. Both are needed: setproctitle(3) wipes the environment of
+A process is ours if its environment carries our mark, or it works in one of the
+stage's own folders. Both are needed: setproctitle(3) wipes the environment of
 Airflow's workers and runners, and BashOperator changes the working folder but
 passes the environment on. Neither is lost when a parent dies.
 """
@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
+from demo import BUILD
+
 MARK_VARIABLE = "PIDTRAIL_STAGE"
+STATES = BUILD / "stages"
+
 _POLL_S = 0.1
 _ZOMBIE_STATES = ("Z", "X")
 
@@ -56,6 +62,13 @@ def identity_of(pid: int) -> Identity | None:
     # comm may hold spaces and parentheses, so the fields start behind the last ")" (proc(5)).
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in _ZOMBIE_STATES else Identity(pid, int(fields[19]))
+
+
+def own_identity() -> Identity:
+    """Return which process this is."""
+    identity = identity_of(os.getpid())
+    assert identity is not None  # we run
+    return identity
 
 
 def is_alive(process: Identity) -> bool:
@@ -103,23 +116,43 @@ class Piece(NamedTuple):
     process: Identity
     popen: subprocess.Popen[bytes]
     log: Path
+    ending: signal.Signals
+
+
+class Manner(NamedTuple):
+    """
+    How a part is run, where it is not the ordinary way.
+
+    `user` needs root; `cwd` must be one of the stage's folders (None: its home).
+    With `pipes`, stdin and stdout are pipes. `ending` asks the part to end;
+    parts that end by another signal than SIGTERM are ended last.
+    """
+
+    user: str | None = None
+    cwd: Path | None = None
+    pipes: bool = False
+    ending: signal.Signals = signal.SIGTERM
+
+
+ORDINARY = Manner()
 
 
 class Ledger:
     """
     Starts processes, and stops them with all that came of them.
 
-    `state` is a file that outlives a killed driver: the next `Ledger` on the
-    same file first ends what the earlier one left. `home` must be a folder of
-    this stage alone.
+    What it started is also in a file, which outlives a killed driver: the next
+    stage ends what was left. `home` must be a folder of this stage alone.
     """
 
-    def __init__(self, state: Path, home: Path) -> None:
+    def __init__(self, home: Path) -> None:
+        clear_leftovers()
         self.home = home
-        self._state = state
         self._pieces: list[Piece] = []
-        self.mark = f"{home.name}-{os.getpid()}-{time.time_ns()}"
-        clear_leftovers(state)
+        self._folders = [home]
+        self._driver = own_identity()
+        self._state = STATES / "{}-{}.json".format(*self._driver)
+        self.mark = f"{self._driver.pid}-{time.time_ns()}"
         self._remember()
 
     def spawn(
@@ -127,36 +160,37 @@ class Ledger:
         name: str,
         argv: list[str],
         environ: dict[str, str],
-        *,
-        user: str | None = None,
-        pipes: bool = False,
+        manner: Manner = ORDINARY,
     ) -> Piece:
-        """
-        Start one part in its own session, logging to `home/NAME.log`.
-
-        `user` needs root. With `pipes`, stdin and stdout are pipes of the piece's `popen`.
-        """
+        """Start one part in its own session, logging to `home/NAME.log`."""
         log = self.home / f"{name}.log"
         with log.open("ab") as output:
             popen = subprocess.Popen(
                 argv,
                 env=environ | {MARK_VARIABLE: self.mark},
-                cwd=self.home,
-                stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if pipes else output,
+                cwd=manner.cwd or self.home,
+                stdin=subprocess.PIPE if manner.pipes else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if manner.pipes else output,
                 stderr=output,
                 start_new_session=True,
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
+                user=manner.user,
+                group=manner.user,
+                extra_groups=None if manner.user is None else [],
             )
         process = identity_of(popen.pid)
         if process is None:
             raise StageError(f"{name} ended at once; see {log}")
-        piece = Piece(name, process, popen, log)
+        piece = Piece(name, process, popen, log, manner.ending)
         self._pieces.append(piece)
         self._remember()
         return piece
+
+    def make_folder(self, name: str) -> Path:
+        """Make a temporary folder that is removed when all is stopped; the home stays."""
+        folder = Path(tempfile.mkdtemp(prefix=f"pidtrail-{name}-"))
+        self._folders.append(folder)
+        self._remember()
+        return folder
 
     def check(self) -> None:
         """Raise `StageError` with the end of its log if a part that should run has ended."""
@@ -168,65 +202,61 @@ class Ledger:
 
     def is_ours(self, pid: int) -> bool:
         """Whether the process with this number belongs to this stage."""
-        return _belongs(pid, self.home, self.mark)
+        return _belongs(pid, self._folders, self.mark)
 
     def forget(self, piece: Piece) -> None:
         """Take a part that was ended on purpose from the list of those that should run."""
         self._pieces.remove(piece)
 
-    def stop(self, piece: Piece, sig: signal.Signals, *, within_s: float) -> None:
-        """End one part with this signal, or SIGKILL if it takes longer than `within_s` seconds."""
-        if piece in self._pieces:
-            self.forget(piece)
-        send_signal(piece.process, sig)
-        try:
-            piece.popen.wait(within_s)
-        except subprocess.TimeoutExpired:
-            piece.popen.kill()
-            piece.popen.wait()
-
     def stop_all(self, *, grace_s: float = 8) -> None:
         """
         End every part, then every process that came of any, also reparented ones.
 
-        Parts get SIGTERM and `grace_s` seconds together; what is left, SIGKILL.
+        Parts have `grace_s` seconds together; what is left gets SIGKILL.
         """
         pieces, self._pieces = self._pieces, []
-        for piece in pieces:
-            send_signal(piece.process, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
-        for piece in pieces:
-            try:
-                piece.popen.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                piece.popen.kill()
-                piece.popen.wait()
-        _end_all(self.home, self.mark)
+        for last in (False, True):
+            ending = [piece for piece in pieces if (piece.ending != signal.SIGTERM) is last]
+            for piece in ending:
+                send_signal(piece.process, piece.ending)
+            for piece in ending:
+                try:
+                    piece.popen.wait(max(0.5, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    piece.popen.kill()
+                    piece.popen.wait()
+        _end_all(self._folders, self.mark)
+        _remove(self._folders[1:])
         self._state.unlink(missing_ok=True)
 
     def _remember(self) -> None:
         content = {
             "boot_id": _boot_id(),
-            "home": str(self.home),
+            "driver": self._driver,
+            "folders": [str(folder) for folder in self._folders],
             "mark": self.mark,
             "processes": [piece.process for piece in self._pieces],
         }
+        STATES.mkdir(parents=True, exist_ok=True)
         unfinished = self._state.with_suffix(".part")
         unfinished.write_text(json.dumps(content))
         unfinished.replace(self._state)
 
 
-def clear_leftovers(state: Path) -> None:
-    """End what a driver that was killed has left, as its state file tells."""
-    try:
+def clear_leftovers() -> None:
+    """End what drivers that were killed have left, as their files tell."""
+    for state in STATES.glob("*.json"):
         left = json.loads(state.read_text())
-    except FileNotFoundError:
-        return
-    if left["boot_id"] == _boot_id():
-        for pid, start_ticks in left["processes"]:
-            send_signal(Identity(pid, start_ticks), signal.SIGKILL)
-        _end_all(Path(left["home"]), left["mark"])
-    state.unlink(missing_ok=True)
+        folders = [Path(folder) for folder in left["folders"]]
+        if left["boot_id"] == _boot_id():
+            if is_alive(Identity(*left["driver"])):
+                continue
+            for pid, start_ticks in left["processes"]:
+                send_signal(Identity(pid, start_ticks), signal.SIGKILL)
+            _end_all(folders, left["mark"])
+        _remove(folders[1:])
+        state.unlink(missing_ok=True)
 
 
 def stop_on_signals() -> None:
@@ -243,9 +273,14 @@ def stop_on_signals() -> None:
         signal.signal(sig, interrupt)
 
 
-def _end_all(home: Path, mark: str) -> None:
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_all(folders: list[Path], mark: str) -> None:
     def none_left() -> bool:
-        ours = [pid for pid in _all_pids() if _belongs(pid, home, mark)]
+        ours = [pid for pid in _all_pids() if _belongs(pid, folders, mark)]
         for process in filter(None, map(identity_of, ours)):
             send_signal(process, signal.SIGKILL)
         return not ours
@@ -253,7 +288,7 @@ def _end_all(home: Path, mark: str) -> None:
     wait_until(none_left, within_s=10, what="the end of all processes of the stage")
 
 
-def _belongs(pid: int, home: Path, mark: str) -> bool:
+def _belongs(pid: int, folders: list[Path], mark: str) -> bool:
     if pid == os.getpid() or identity_of(pid) is None:
         return False
     try:
@@ -261,7 +296,7 @@ def _belongs(pid: int, home: Path, mark: str) -> bool:
         environ = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return False
-    return folder == home or f"{MARK_VARIABLE}={mark}".encode() in environ.split(b"\0")
+    return folder in folders or f"{MARK_VARIABLE}={mark}".encode() in environ.split(b"\0")
 
 
 def _boot_id() -> str:

@@ -10,12 +10,14 @@ wrote down of themselves; 1: something failed, with one clear line.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from rich.console import Console
@@ -53,6 +55,7 @@ def main() -> int:
         say("the demo needs root: it loads kernel probes")
         return 1
     try:
+        lock = _only_demo()
         # Before the trace, so that only the play itself is watched.
         migrated_template(install(VERSION))
         _trace()
@@ -61,11 +64,23 @@ def main() -> int:
     except (DemoError, InstallError, StageError) as error:
         say(f"demo: {error}")
         return 1
+    lock.close()
     _show(evidence)
     differences = disagreements(evidence)
     for line in differences:
         say(f"demo: {line}")
     return 1 if differences else 0
+
+
+def _only_demo() -> IO[str]:
+    """Return a lock held until it is closed: two demos would share one folder."""
+    BUILD.mkdir(exist_ok=True)
+    lock = (BUILD / "demo.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DemoError("another demo is running in this checkout") from error
+    return lock
 
 
 def _trace() -> None:

@@ -20,10 +20,17 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from demo import BUILD
 from demo.airflow3 import Airflow3
 from demo.environment import InstallError, install, say
-from demo.processes import Identity, Ledger, StageError, is_alive, stop_on_signals
+from demo.processes import (
+    Identity,
+    Ledger,
+    StageError,
+    clear_leftovers,
+    is_alive,
+    own_identity,
+    stop_on_signals,
+)
 
 DAGS = Path(__file__).with_name("dags")
 VERSION = "3.3.2"
@@ -102,7 +109,7 @@ def flip_affinity(
 
 def restart_scheduler(host: Airflow3, task: Identity) -> Restart:
     """Kill the scheduler with SIGKILL, start a new one three seconds later."""
-    killer = Identity(os.getpid(), _start_ticks(os.getpid()))
+    killer = own_identity()
     killed = host.kill_scheduler()
     killed_at = time.time()
     time.sleep(
@@ -150,18 +157,15 @@ def play(host: Airflow3) -> dict[str, object]:
     }
 
 
-def _start_ticks(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-
-
 def main(home: Path, result: Path) -> int:
     """Play, stop everything, write the result; status as the module says."""
     stop_on_signals()
     try:
         release = install(VERSION)
+        clear_leftovers()
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
-        ledger = Ledger(BUILD / "demo-stage.json", home)
+        ledger = Ledger(home)
         try:
             done = play(Airflow3(release, ledger, DAGS, parallelism=4))
         finally:

@@ -21,14 +21,16 @@ from demo import ROOT
 from demo.airflow3 import database_url as sqlite_url
 from demo.airflow3 import migrated_template
 from demo.airflow_host import free_ports
-from demo.environment import install
+from demo.environment import InstallError, install
 from demo.postgres import database_url as postgres_url
+from demo.processes import StageError
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
 
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 SESSION_TIMEOUT_S = 210
 EXPLAIN_TIMEOUT_S = 60
+FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
 
 
 class Session(NamedTuple):
@@ -133,7 +135,7 @@ def _played_once(version: str, base: Path) -> Session | str:
     # A failure is remembered too: twenty tests must not wait for it twenty times.
     try:
         return play(version, folder)
-    except (Exception, pytest.fail.Exception) as error:
+    except (*FAILURES, pytest.fail.Exception) as error:
         return f"{type(error).__name__}: {error}"
 
 

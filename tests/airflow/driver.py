@@ -11,13 +11,11 @@ nothing was left running, else 1 and one line.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-from demo import BUILD
 from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost
@@ -28,6 +26,7 @@ from demo.processes import (
     StageError,
     identity_of,
     is_alive,
+    own_identity,
     send_signal,
     stop_on_signals,
     wait_until,
@@ -63,7 +62,7 @@ def kill(victim: Identity) -> dict[str, object]:
     at_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     if not send_signal(victim, signal.SIGKILL):
         raise StageError(f"process {victim.pid} ended before it could be killed")
-    return {"victim": victim, "killer": identity_of(os.getpid()), "at_boot_ns": at_boot_ns}
+    return {"victim": victim, "killer": own_identity(), "at_boot_ns": at_boot_ns}
 
 
 def kill_parent(runner: Identity, ppid: int) -> dict[str, object]:
@@ -110,7 +109,7 @@ def play(host: AirflowHost) -> dict[str, object]:
     killed = host.kill_scheduler()
     scheduler = {
         "victim": killed,
-        "killer": identity_of(os.getpid()),
+        "killer": own_identity(),
         "at_boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     }
     time.sleep(3)  # the experiment itself: a scheduler that is down for a while
@@ -141,7 +140,7 @@ def main(version: str, home: Path, result: Path, port: int | None) -> int:
     try:
         release = install(version)
         home.mkdir(parents=True)
-        ledger = Ledger(BUILD / f"test-stage-{version}.json", home)
+        ledger = Ledger(home)
         host: AirflowHost
         if version.startswith("2."):
             host = Airflow2(release, ledger, DAGS, with_triggerer=True, port=port)

@@ -15,9 +15,7 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout
 
 @pytest.mark.parametrize("case", ["long", "bash", "mapped"])
 def test_recorded_pid_is_the_runner(session: Session, case: str) -> None:
-    """
-    Of an ordinary run, mapped or not, Airflow's last recorded pid is the process that ran.
-    """
+    """Of an ordinary run, mapped or not, Airflow's last recorded pid is the process that ran."""
     noted = {note.map_index: note.pid for note in session.noted(case)}
     recorded = {
         verdict.task.map_index: [seen.pid for seen in verdict.recorded if seen.pid][-1]
@@ -29,39 +27,29 @@ def test_recorded_pid_is_the_runner(session: Session, case: str) -> None:
 
 
 def test_each_mapped_task_has_a_verdict_of_its_own(session: Session) -> None:
-    """
-    Four mapped task instances are four verdicts, told apart by the map index.
-    """
+    """Four mapped task instances are four verdicts, told apart by the map index."""
     assert [verdict.task.map_index for verdict in session.of("mapped")] == [0, 1, 2, 3]
 
 
 def test_retry_supersedes_the_first_try(session: Session) -> None:
-    """
-    The first try is explained by the retry; the second is the one recorded.
-    """
+    """The first try is explained by the retry; the second is the one recorded."""
     assert session.codes("retry") == ["retry", "match"]
 
 
 def test_poke_is_superseded_by_the_next_one(session: Session) -> None:
-    """
-    Three pokes are three processes of one try; `reschedule` is why the pid changed.
-    """
+    """Three pokes are three processes of one try; `reschedule` is why the pid changed."""
     assert "reschedule" in session.codes("reschedule")
     assert {verdict.task.try_number for verdict in session.of("reschedule")} == {1}
 
 
 def test_resumed_task_runs_in_another_process(session: Session) -> None:
-    """
-    A deferred task goes on in a new process of the same try.
-    """
+    """A deferred task goes on in a new process of the same try."""
     assert "deferral" in session.codes("deferral")
     assert {verdict.task.try_number for verdict in session.of("deferral")} == {1}
 
 
 def test_killer_of_the_runner_is_named(session: Session) -> None:
-    """
-    The process that sent SIGKILL to the runner is in the verdict, by its pid.
-    """
+    """The process that sent SIGKILL to the runner is in the verdict, by its pid."""
     killer, _ = session.kills["kill_runner"]["killer"]
     victim, _ = session.kills["kill_runner"]["victim"]
     (killed,) = [process for process in session.runners("kill_runner") if process.pid == victim]
@@ -74,17 +62,13 @@ def test_killer_of_the_runner_is_named(session: Session) -> None:
 
 
 def test_killed_runner_is_followed_by_a_retry(session: Session) -> None:
-    """
-    After SIGKILL of the runner Airflow starts try 2, which is the one recorded.
-    """
+    """After SIGKILL of the runner Airflow starts try 2, which is the one recorded."""
     assert session.codes("kill_runner") == ["retry", "match"]
 
 
 @pytest.mark.parametrize("case", ["kill_supervisor", "kill_scheduler"])
 def test_runner_outlives_a_killed_parent(session: Session, case: str) -> None:
-    """
-    Without supervisor or scheduler the runner goes on, under its pid, to its end.
-    """
+    """Without supervisor or scheduler the runner goes on, under its pid, to its end."""
     (runner,) = session.runners(case)
 
     assert session.codes(case) == ["orphaned-still-running"]
@@ -93,9 +77,7 @@ def test_runner_outlives_a_killed_parent(session: Session, case: str) -> None:
 
 
 def test_adoption_of_an_orphan_is_seen(session: Session) -> None:
-    """
-    A runner whose supervisor was killed ends as the child of another process than it began.
-    """
+    """A runner whose supervisor was killed ends as the child of another process than it began."""
     (runner,) = session.runners("kill_supervisor")
 
     assert runner.birth_parent is not None
@@ -104,7 +86,5 @@ def test_adoption_of_an_orphan_is_seen(session: Session) -> None:
 
 
 def test_every_verdict_names_its_evidence(session: Session) -> None:
-    """
-    A verdict rests on records that can be looked up.
-    """
+    """A verdict rests on records that can be looked up."""
     assert all(verdict.evidence for verdict in session.verdicts)
