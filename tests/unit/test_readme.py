@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pidtrail.cli import main
+from pidtrail.cli import cli
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -19,11 +19,14 @@ def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str, 
     """Yield every command below and including this one, with the words that call it."""
     yield " ".join(words), command
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None, name
             yield from walk(child, (*words, name))
 
 
-COMMANDS = dict(walk(main, ("pidtrail",)))
+COMMANDS = dict(walk(cli, ("pidtrail",)))
 
 
 @pytest.mark.parametrize("called", COMMANDS)
@@ -33,7 +36,7 @@ def test_every_command_has_help(called: str) -> None:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{called} {parameter.opts[-1]} has no help"
 
-    done = CliRunner().invoke(main, [*called.split()[1:], "--help"])
+    done = CliRunner().invoke(cli, [*called.split()[1:], "--help"])
 
     assert done.exit_code == 0, done.output
     assert done.output.startswith("Usage:")
