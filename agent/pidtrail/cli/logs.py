@@ -7,20 +7,14 @@ of rich and asyncio along (100 ms, 12 MB), which `--help` and `export` do withou
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from pidtrail.reports.escape import visible
+from pidtrail.reports.terminal import may_colour, painted
 
-COLOURS: Final = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
-RESET: Final = "\x1b[0m"
-
-
-def may_colour(file: TextIO) -> bool:
-    """Return whether to use colour there: a terminal, with NO_COLOR unset or empty."""
-    return not os.environ.get("NO_COLOR") and file.isatty()
+COLOURS: Final = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
 class Log:
@@ -72,8 +66,7 @@ def as_text(_logger: object, level: str, fields: MutableMapping[str, Any]) -> st
     words = [str(fields.pop("event", "")), *(f"{k}={as_word(v)}" for k, v in fields.items())]
     severity = "" if level == "info" else f"{level}: "
     line = visible(f"pidtrail: {severity}{' '.join(words)}")
-    colour = COLOURS.get(level)
-    return f"{colour}{line}{RESET}" if colour and may_colour(sys.stderr) else line
+    return painted(line, COLOURS.get(level)) if may_colour(sys.stderr) else line
 
 
 def as_word(value: object) -> str:
