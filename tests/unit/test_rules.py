@@ -1,0 +1,337 @@
+"""The verdict rules: for each a story that fires it, and a near miss that does not."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+
+import pytest
+
+from pidtrail.errors import PidtrailError
+from pidtrail.verdict.engine import explain_code
+from pidtrail.verdict.rules import RULES, code_of
+from tests.unit.story import Airflow2, Airflow3, Story, ref, uuid
+
+FAILED = 1 << 8
+
+
+def three(try_number: int = 1) -> Airflow3:
+    """A 3.x story in which the worker runs one attempt that was recorded."""
+    return Airflow3().run("worker", "runner", ref(try_number, uuid(try_number)))
+
+
+def test_a_recorded_runner_is_a_match() -> None:
+    """The recorded pid is the process that ran: no mismatch, proved."""
+    story = three().exit("runner", migrations=7).report(ref(1, uuid(1)), "success", "runner")
+
+    verdict = story.verdict()
+
+    assert (verdict.code, verdict.outcome, verdict.confidence) == ("match", "match", "proved")
+    assert "moved between CPUs 7 times" in verdict.summary
+    assert verdict.pid_changed_in_kernel is False
+
+
+def test_a_number_that_is_not_the_runners_is_no_match() -> None:
+    """The same story with another number on record is undetermined, and says what is missing."""
+    story = Airflow3().start("worker", "runner", ref(1, uuid(1)))
+    story.exit("runner").report(ref(1, uuid(1)), "success", 4711)
+
+    verdict = story.verdict()
+
+    assert verdict.code == "undetermined"
+    assert any("4711" in unknown for unknown in verdict.unknowns)
+
+
+def retried() -> Airflow3:
+    """A 3.x story: the first try fails, the second runs."""
+    story = three().report(ref(1, uuid(1)), "up_for_retry", "runner").exit("runner", FAILED)
+    story.idle("worker").run("worker", "second", ref(2, uuid(2)))
+    story.report(ref(1, uuid(1)), "failed", "runner", table="task_instance_history")
+    return story.exit("second").report(ref(2, uuid(2)), "success", "second")
+
+
+def test_a_failed_attempt_with_a_later_one_is_a_retry() -> None:
+    """The first try was superseded by a new process; the second is a match."""
+    story = retried()
+
+    assert ["retry", "match"] == [verdict.code for verdict in story.judge().verdicts]
+    assert story.pids["runner"] != story.pids["second"]
+
+
+def test_a_failed_attempt_without_a_later_one_is_no_retry() -> None:
+    """As long as nothing superseded it, the record is right."""
+    story = three().exit("runner", FAILED).report(ref(1, uuid(1)), "failed", "runner")
+
+    assert story.verdict().code == "match"
+
+
+def test_an_attempt_that_only_waits_has_superseded_nothing() -> None:
+    """A queued second try is not a second process yet: the first stays a match, the second is stale."""
+    story = three().exit("runner", FAILED).report(ref(1, uuid(1)), "up_for_retry", "runner")
+    story.report(ref(2, uuid(2)), "queued", "runner")
+
+    assert [v.code for v in story.judge().verdicts] == ["match", "stale-between-tries"]
+
+
+def test_a_queued_attempt_that_shows_an_unknown_pid_is_not_called_stale() -> None:
+    """Only a pid that is known to be an earlier runner's makes it stale."""
+    story = three().exit("runner", FAILED).report(ref(1, uuid(1)), "up_for_retry", "runner")
+    story.report(ref(2, uuid(2)), "queued", 4711)
+
+    assert story.verdict(2).code == "undetermined"
+
+
+def test_a_cleared_attempt_is_a_clear_and_not_a_retry() -> None:
+    """A success that runs again was cleared by somebody."""
+    story = three().report(ref(1, uuid(1)), "success", "runner").exit("runner").idle("worker")
+    story.run("worker", "second", ref(2, uuid(2)))
+
+    assert story.verdict(1).code == "clear"
+
+
+def test_a_clear_of_a_running_attempt_shows_as_restarting() -> None:
+    """State restarting is a clear as well, although the runner was killed."""
+    story = three().report(ref(1, uuid(1)), "restarting", "runner")
+    story.signal(signal.SIGTERM, "runner", "worker").exit("runner", signal.SIGTERM)
+    story.idle("worker").run("worker", "second", ref(2, uuid(2)))
+
+    assert story.verdict(1).code == "clear"
+
+
+def test_an_audit_row_from_before_the_attempt_clears_nothing() -> None:
+    """A clear that was logged before the attempt began does not explain its successor."""
+    story = Airflow3().fact(ref(1), "log", "clear")
+    story.run("worker", "runner", ref(1, uuid(1))).exit("runner", FAILED)
+    story.report(ref(1, uuid(1)), "up_for_retry", "runner").idle("worker")
+    story.run("worker", "second", ref(2, uuid(2)))
+
+    assert story.verdict(1).code == "retry"
+
+
+def poked() -> Airflow3:
+    """A 3.x sensor that pokes twice under one try number."""
+    story = three().report(ref(1, uuid(1)), "up_for_reschedule", "runner").exit("runner")
+    story.idle("worker").report(ref(1, uuid(1)), "scheduled", "runner")
+    return story.run("worker", "second", ref(1, uuid(1)))
+
+
+def test_pokes_of_a_sensor_are_a_reschedule() -> None:
+    """Two processes of one try with up_for_reschedule between them."""
+    story = poked().exit("second").report(ref(1, uuid(1)), "success", "second")
+
+    verdict = story.verdict()
+
+    assert verdict.code == "reschedule"
+    assert [p.pid for p in verdict.processes if p.role == "runner"] == [
+        story.pids["runner"],
+        story.pids["second"],
+    ]
+
+
+def test_a_sensor_that_pokes_once_is_a_match() -> None:
+    """One poke that succeeded at once needs no explanation."""
+    story = three().exit("runner").report(ref(1, uuid(1)), "success", "runner")
+    story.fact(ref(1), "task_reschedule")
+
+    assert story.verdict().code == "match"
+
+
+def test_a_resumed_task_is_a_deferral() -> None:
+    """Two processes of one try with the deferral between them."""
+    story = three().report(ref(1, uuid(1)), "deferred", "runner").exit("runner").idle("worker")
+    story.run("worker", "second", ref(1, uuid(1))).exit("second")
+
+    assert story.verdict().code == "deferral"
+
+
+def test_a_deferred_task_has_no_process_now() -> None:
+    """While it waits the row shows a process that has ended, and the verdict says so."""
+    story = three().report(ref(1, uuid(1)), "deferred", "runner").exit("runner")
+
+    verdict = story.verdict()
+
+    assert verdict.code == "deferral"
+    assert "has ended" in verdict.summary
+
+
+def test_two_processes_without_a_reason_are_undetermined() -> None:
+    """Several processes of one try that no row explains are not explained away."""
+    story = three().exit("runner").idle("worker").run("worker", "second", ref(1, uuid(1)))
+    story.exit("second").report(ref(1, uuid(1)), "success", "runner")
+
+    assert story.verdict().code == "undetermined"
+
+
+def test_a_runner_that_dies_before_its_pid_is_written_died_unrecorded() -> None:
+    """2.x sets pid NULL and writes it later; killed in between, it stays NULL."""
+    story = Airflow2().start("1", 3).report(ref(), "running", None)
+    story.exit("runner1", signal.SIGKILL).report(ref(), "failed", None)
+
+    verdict = story.verdict()
+
+    assert verdict.code == "died-unrecorded"
+    assert [p.pid for p in verdict.processes if p.role == "runner"] == [story.pids["runner1"]]
+
+
+def test_a_runner_that_lives_is_not_recorded_yet() -> None:
+    """The same window while the runner lives: the pid will come."""
+    story = Airflow2().start("1", 3).report(ref(), "running", None)
+
+    assert story.verdict().code == "not-recorded-yet"
+
+
+def test_a_pid_that_came_late_is_a_match() -> None:
+    """Once it is written the window is forgotten."""
+    story = Airflow2().start("1", 3).report(ref(), "running", None)
+    story.report(ref(), "running", "runner1").exit("runner1")
+
+    assert story.verdict().code == "match"
+
+
+def test_a_recorded_supervisor_is_an_ancestor() -> None:
+    """The number on record is the supervisor above the runner: two processes, none changed."""
+    story = Airflow2().start("1", 3).report(ref(), "running", "supervisor1").exit("runner1")
+
+    verdict = story.verdict()
+
+    assert verdict.code == "ancestor-recorded"
+    assert "supervisor" in verdict.summary
+
+
+def test_a_recorded_child_is_no_ancestor() -> None:
+    """A process below the runner is not above it."""
+    story = Airflow2().start("1", 3).fork("runner1", "bash").report(ref(), "running", "bash")
+    story.exit("bash").exit("runner1")
+
+    assert story.verdict().code == "undetermined"
+
+
+def test_a_runner_outlives_its_scheduler() -> None:
+    """The scheduler is killed, worker and runner live on, the record stays right."""
+    story = three().signal(signal.SIGKILL, "scheduler", None).exit("scheduler", signal.SIGKILL)
+    story.wait(20).exit("runner").report(ref(1, uuid(1)), "success", "runner")
+
+    assert story.verdict().code == "orphaned-still-running"
+
+
+def test_a_runner_that_ends_with_its_supervisor_is_no_orphan() -> None:
+    """Everything stopped within a moment is an orderly end."""
+    story = three().exit("scheduler").exit("worker").exit("runner", signal.SIGTERM)
+
+    assert story.verdict().code == "match"
+
+
+def test_a_reset_while_the_process_lives_is_an_orphan_reset() -> None:
+    """A restarted scheduler runs the task again although its first process still lives."""
+    story = three().exit("scheduler", signal.SIGKILL).wait(6)
+    story.root("other", "/usr/bin/airflow", "scheduler").worker("other", "worker2")
+    story.run("worker2", "second", ref(2, uuid(2))).wait(9).exit("runner").exit("second")
+
+    assert story.verdict(1).code == "orphan-reset"
+
+
+def test_a_process_that_went_down_with_its_worker_is_a_worker_restart() -> None:
+    """All of the old service died together; the new one ran the next attempt."""
+    story = three()
+    for name in ("runner", "worker", "scheduler"):
+        story.exit(name, signal.SIGKILL)
+    story.wait(6).root("other", "/usr/bin/airflow", "scheduler").worker("other", "worker2")
+    story.run("worker2", "second", ref(2, uuid(2))).exit("second")
+
+    assert story.verdict(1).code == "worker-restart"
+
+
+def test_a_retry_under_the_same_scheduler_is_no_worker_restart() -> None:
+    """A supervisor that dies with its runner while the scheduler goes on is followed by a retry."""
+    story = three().exit("runner", signal.SIGKILL).exit("worker", signal.SIGKILL)
+    story.report(ref(1, uuid(1)), "up_for_retry", "runner").worker("scheduler", "worker2")
+    story.run("worker2", "second", ref(2, uuid(2))).exit("second")
+
+    assert story.verdict(1).code == "retry"
+
+
+def test_a_recorded_pid_without_any_process_was_never_seen() -> None:
+    """A row that says running here, and nothing ran here."""
+    story = Airflow3().report(ref(1, uuid(1)), "running", 4711)
+
+    verdict = story.verdict()
+
+    assert (verdict.code, verdict.outcome) == ("never-seen", "conflict")
+
+
+def test_a_process_without_any_row_is_undetermined() -> None:
+    """Without Airflow's word there is nothing to compare, and the verdict says why."""
+    story = Airflow3().start("worker", "runner", ref(1, uuid(1))).exit("runner")
+
+    verdict = story.judge(problems=["cannot reach the database"]).verdicts[0]
+
+    assert (verdict.code, verdict.outcome) == ("undetermined", "undetermined")
+    assert "cannot reach the database" in verdict.unknowns
+
+
+def test_a_loss_during_the_attempt_weakens_the_verdict() -> None:
+    """Confidence is no higher than the evidence bears, and the loss is named."""
+    story = three().lose(12).exit("runner")
+
+    verdict = story.verdict()
+
+    assert (verdict.code, verdict.confidence) == ("match", "weak")
+    assert any("12 records lost" in unknown for unknown in verdict.unknowns)
+
+
+def test_a_loss_before_the_attempt_changes_nothing() -> None:
+    """A gap that was over when the attempt began does not concern it."""
+    story = Airflow3().lose(12).wait(5).run("worker", "runner", ref(1, uuid(1))).exit("runner")
+
+    assert story.verdict().confidence == "proved"
+
+
+def test_a_runner_known_by_lineage_alone_is_not_proved() -> None:
+    """A runner that was killed before it named itself is found, with less confidence."""
+    story = Airflow3().title("worker", f"airflow worker -- LocalExecutor: {uuid(1)}")
+    story.fork("worker", "runner").report(ref(1, uuid(1)), "running", "runner")
+    story.exit("runner", signal.SIGKILL)
+
+    verdict = story.verdict()
+
+    assert (verdict.code, verdict.confidence) == ("match", "strong")
+    assert [p.identified_by for p in verdict.processes if p.role == "runner"] == ["lineage"]
+
+
+def test_a_changed_number_would_be_told() -> None:
+    """The answer to the whole question is looked for in the records, not assumed."""
+    story = three()
+    story.pids["runner"] = 9999
+    story.title("runner", "airflow worker -- still me").exit("runner")
+
+    assert story.judge().verdicts[0].pid_changed_in_kernel is True
+
+
+@pytest.mark.parametrize("rule", RULES, ids=code_of)
+def test_every_rule_says_what_it_concludes_needs_and_cannot_tell(rule: object) -> None:
+    """What `explain --code` prints has three parts."""
+    text = inspect.getdoc(rule) or ""
+
+    for part in ("Concludes:", "Needs:", "Cannot tell:"):
+        assert part in text
+
+
+@pytest.mark.parametrize("rule", RULES, ids=code_of)
+def test_every_code_can_be_explained(rule: object) -> None:
+    """The code of a rule leads to its docstring."""
+    code = code_of(rule)  # type: ignore[arg-type]
+
+    assert explain_code(code).startswith(code)
+
+
+def test_a_code_that_is_none_is_refused_with_those_that_are() -> None:
+    """One line that lists the codes."""
+    with pytest.raises(PidtrailError, match="match"):
+        explain_code("migration")
+
+
+def test_a_story_without_airflow_has_no_verdicts() -> None:
+    """Other processes are nobody's task."""
+    story = Story().root("shell", "/bin/bash").fork("shell", "child").exit("child")
+
+    assert story.judge().verdicts == []
