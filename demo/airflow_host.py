@@ -115,11 +115,13 @@ class AirflowHost(ABC):
             "PYTHONPATH": str(ROOT),
             FOLDER_VARIABLE: str(self.notes_folder),
         }
-        return (
-            airflow_environ()
-            | own
-            | {f"AIRFLOW__{name}": value for name, value in settings.items()}
-        )
+        # Airflow's http clients would ask a proxy of the user's shell for 127.0.0.1.
+        inherited = {
+            name: value
+            for name, value in airflow_environ().items()
+            if not name.lower().endswith("_proxy")
+        }
+        return inherited | own | {f"AIRFLOW__{name}": value for name, value in settings.items()}
 
     @abstractmethod
     def version_settings(self) -> dict[str, str]:
