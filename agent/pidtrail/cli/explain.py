@@ -1,0 +1,144 @@
+"""`pidtrail explain`: why the PID that Airflow recorded is, or is not, the one that ran."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import click
+import msgspec
+from msgspec import structs
+
+from pidtrail.cli.stream import Stream
+from pidtrail.clock import NS_PER_SECOND, epoch_ns_of_text
+from pidtrail.errors import UsageError
+from pidtrail.reports.text import print_report
+from pidtrail.verdict.engine import explain_code, judge_stream
+from pidtrail.verdict.model import Verdict
+
+SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])\Z")
+SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+Test = Callable[[Verdict], bool]
+
+
+@click.command()
+@click.argument("file", metavar="[FILE]", required=False)
+@click.option("--dag", metavar="D", help="Only attempts of this DAG.")
+@click.option("--task", metavar="T", help="Only attempts of this task.")
+@click.option("--run", "run_id", metavar="R", help="Only attempts of this DAG run.")
+@click.option("--map-index", type=int, metavar="M", help="Only this mapped task instance.")
+@click.option("--try", "try_number", type=int, metavar="N", help="Only this try.")
+@click.option(
+    "--pid", type=int, metavar="P", help="Only attempts where this number was recorded, or ran."
+)
+@click.option(
+    "--since",
+    metavar="T",
+    help="Only what lived or was recorded since: RFC 3339, or 10m, 2h, 3d before FILE ends.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print pidtrail.verdict/1 instead.")
+@click.option("--code", metavar="CODE", help="Say what a verdict code means, and what it needs.")
+def explain(
+    file: str | None,
+    *,
+    dag: str | None,
+    task: str | None,
+    run_id: str | None,
+    map_index: int | None,
+    try_number: int | None,
+    pid: int | None,
+    since: str | None,
+    as_json: bool,
+    code: str | None,
+) -> None:
+    """
+    Say for every task instance attempt which process ran it, and why its PID is another.
+
+    A line per attempt, then a sentence for each that can be pasted into an
+    incident, and what is not known. FILE is a recording, a JSONL stream, or `-`
+    for JSONL on stdin. A damaged FILE is explained as far as it can be read.
+
+    \b
+    Examples:
+      pidtrail explain session.db
+      pidtrail explain session.db --dag sales --task load --try 2
+      pidtrail explain session.db --pid 22693 --json | jq '.verdicts[].summary'
+      pidtrail explain --code retry
+    """  # noqa: D301 (click wants the character \b itself)
+    if code is not None:
+        if file is not None:
+            raise UsageError("--code explains a code, not a FILE")
+        click.echo(explain_code(code))
+        return
+    wanted: list[tuple[str, str | int | None]] = [
+        ("dag_id", dag),
+        ("task_id", task),
+        ("run_id", run_id),
+        ("map_index", map_index),
+        ("try_number", try_number),
+    ]
+    span_ns, since_ns = instant(since)
+    stream = Stream(file)
+    report = judge_stream(stream.header, stream.events(), problems=stream.problems)
+    if span_ns is not None:
+        since_ns = stream.last_ns + stream.header.wall_offset_ns - span_ns
+    tests = [field_is(name, value) for name, value in wanted if value is not None]
+    if pid is not None:
+        tests.append(lambda verdict: pid in numbers_of(verdict))
+    if since_ns is not None:
+        start = since_ns
+        tests.append(lambda verdict: latest_ns(verdict) >= start)
+    found = [verdict for verdict in report.verdicts if all(test(verdict) for test in tests)]
+    unknowns = list(dict.fromkeys([*report.unknowns, *stream.problems]))
+    filtered = structs.replace(report, verdicts=found, unknowns=unknowns)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(filtered), indent=2))
+    elif report.verdicts and not found:
+        click.echo(f"no task instance attempt matches (there are {len(report.verdicts)} in all)")
+    else:
+        print_report(filtered, file=sys.stdout)
+
+
+def field_is(name: str, value: str | int) -> Test:
+    """Return the test that a field of the task reference is this."""
+    return lambda verdict: getattr(verdict.task, name) == value
+
+
+def numbers_of(verdict: Verdict) -> set[int | None]:
+    """Return every number that was recorded, or that a process of it had in any PID namespace."""
+    found = {record.pid for record in verdict.recorded}
+    for process in verdict.processes:
+        found.add(process.pid)
+        found.update(process.ns_pids or ())
+    return found
+
+
+def latest_ns(verdict: Verdict) -> int:
+    """Return the epoch instant of the latest thing known of an attempt; far off while it lives."""
+    far = sys.maxsize
+    times: list[int] = []
+    for process in verdict.processes:
+        ended = None if process.ended is None else epoch_ns_of_text(process.ended)
+        times.append(far if ended is None else ended)
+    for record in verdict.recorded:
+        seen = None if record.seen_at is None else epoch_ns_of_text(record.seen_at)
+        times.append(far if seen is None else seen)
+    return max(times, default=far)
+
+
+def instant(text: str | None) -> tuple[int | None, int | None]:
+    """Return (nanoseconds before the end, None) or (None, epoch nanoseconds). Raises UsageError."""
+    if text is None:
+        return None, None
+    span = SPAN.match(text)
+    if span is not None:
+        return int(span[1]) * SECONDS[span[2]] * NS_PER_SECOND, None
+    moment = epoch_ns_of_text(text)
+    if moment is None:
+        raise UsageError(
+            f"--since wants an instant such as 2026-01-31T08:00:00Z, or 10m, not {text}"
+        )
+    return None, moment
