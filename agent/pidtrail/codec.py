@@ -8,7 +8,7 @@ keep all they had. So a stream can pass through an older pidtrail unharmed.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import UNSET, structs
@@ -84,7 +84,7 @@ def from_object(found: object) -> Event:
     try:
         if cls is None:
             return unknown(found)
-        event: Event = msgspec.convert(found, cls)
+        event = cast("Event", msgspec.convert(found, cls))
     except msgspec.ValidationError as error:
         raise RecordingError(f"not a {kind} event: {error}") from error
     extra = {name: value for name, value in found.items() if name not in FIELDS[kind]}
@@ -92,11 +92,16 @@ def from_object(found: object) -> Event:
 
 
 def unknown(found: dict[str, Any]) -> Unknown:
-    """Return an event of a type that this version does not know, with its common fields."""
+    """
+    Return an event of a type that this version does not know, with its common fields.
+
+    Its `time` is left out, as of all records: writing the line again adds it.
+    """
     common = {
         name: found.get(name) for name in ("seq", "ts_boot_ns", "origin", "pid", "start_ticks")
     }
-    return structs.replace(msgspec.convert(common | {"type": "unknown"}, Unknown), body=found)
+    body = {name: value for name, value in found.items() if name != "time"}
+    return structs.replace(msgspec.convert(common | {"type": "unknown"}, Unknown), body=body)
 
 
 def decode_header(data: bytes | str) -> Header:
