@@ -21,6 +21,8 @@ die() {
 if [ "${1-}" = --inside ]; then
     root=$2
     shift 2
+    # A root that is a mount point is what a real one is, and what unshare --mount-proc wants.
+    mount --bind "$root" "$root"
     for tree in proc sys dev; do
         mount --rbind "/$tree" "$root/$tree"
         mount --make-rslave "$root/$tree"
