@@ -24,6 +24,7 @@ itself never forgets, or rule 2 would break.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
@@ -44,7 +45,10 @@ from pidtrail.events import (
 )
 
 MAX_FACTS: Final = 4096
-"""Of a kind, per process; the newest stay. A worker that serves thousands of tasks has as many titles."""
+"""Of a kind, per process; the newest stay. A worker of thousands of tasks has as many titles."""
+
+NS_PER_TICK: Final = 10_000_000
+"""USER_HZ is 100 wherever Linux runs (include/asm-generic/param.h); alpha alone has 1024."""
 
 FactT = TypeVar("FactT", bound=Record)
 
@@ -120,7 +124,7 @@ class Node:
 
     @property
     def title(self) -> str | None:
-        """The latest title that the process wrote over its arguments, if it did since its last exec."""
+        """The latest title that the process wrote over its arguments since its last exec."""
         since = self.execs[-1].ts_boot_ns if self.execs else 0
         for record in reversed(self.titles):
             if record.title is not None:
@@ -153,8 +157,13 @@ class Node:
 
     @property
     def started_ns(self) -> int | None:
-        """CLOCK_BOOTTIME of its birth: exact, or from its ticks."""
-        return self.start_ns
+        """CLOCK_BOOTTIME of its birth: exact, or when it was reported, or from its ticks."""
+        if self.start_ns is not None:
+            return self.start_ns
+        if self.fork is not None:
+            return self.fork.ts_boot_ns
+        ticks = self.key.start_ticks
+        return None if ticks is None else ticks * NS_PER_TICK
 
     @property
     def ended_ns(self) -> int | None:
@@ -182,7 +191,7 @@ class ProcessTree:
         self.losses: list[Lost] = []
 
     def apply(self, event: Event) -> None:
-        """Take in one record. Never raises; records that tell nothing of a process change nothing."""
+        """Take in one record. Never raises; what tells nothing of a process changes nothing."""
         key = event.key
         if key is None:
             if isinstance(event, Lost):
@@ -201,25 +210,32 @@ class ProcessTree:
 
     def on_fork(self, node: Node, event: Fork) -> None:
         """Take in a birth."""
-        old = node.birth_parent
+        old = node.first_parent
         node.fork = earliest(node.fork, event)
-        new = node.birth_parent
-        if old != new:
-            if old is not None:
-                self.born_of.get(old, set()).discard(node.key)
-            if new is not None:
-                self.born_of.setdefault(new, set()).add(node.key)
+        self.move(node.key, old, node.first_parent)
 
     def on_observed(self, node: Node, event: Observed) -> None:
         """Take in what was seen at an instant."""
+        old = node.first_parent
         keep(node.observed, event)
-        parent = node.first_parent
-        if node.fork is None and parent is not None:
-            for seen in node.observed:
-                if seen.ppid is not None:
-                    wrong = ProcessKey(seen.ppid, seen.parent_start_ticks)
-                    self.born_of.get(wrong, set()).discard(node.key)
-            self.born_of.setdefault(parent, set()).add(node.key)
+        self.move(node.key, old, node.first_parent)
+
+    def move(self, key: ProcessKey, old: ProcessKey | None, new: ProcessKey | None) -> None:
+        """Note that a process was born of someone else than was believed."""
+        if old == new:
+            return
+        if old is not None:
+            self.unlink(key, old)
+        if new is not None:
+            self.born_of.setdefault(new, set()).add(key)
+
+    def unlink(self, key: ProcessKey, parent: ProcessKey) -> None:
+        """Note that a process was not born of this parent, or is forgotten."""
+        siblings = self.born_of.get(parent)
+        if siblings is not None:
+            siblings.discard(key)
+            if not siblings:
+                del self.born_of[parent]
 
     def node(self, key: ProcessKey | None) -> Node | None:
         """Return the node of a process, or None."""
@@ -240,9 +256,9 @@ class ProcessTree:
 
     def descendants(self, key: ProcessKey) -> Iterator[Node]:
         """Yield all that descends from a process, parents before children."""
-        waiting, seen = [key], {key}
+        waiting, seen = deque([key]), {key}
         while waiting:
-            for child in self.children(waiting.pop(0)):
+            for child in self.children(waiting.popleft()):
                 if child.key not in seen:
                     seen.add(child.key)
                     waiting.append(child.key)
@@ -311,12 +327,8 @@ class ProcessTree:
             numbers.remove(key)
             if not numbers:
                 del self.by_pid[key.pid]
-            self.born_of.pop(key, None)
-            parent = node.first_parent
-            if parent is not None and (siblings := self.born_of.get(parent)) is not None:
-                siblings.discard(key)
-                if not siblings and parent not in self.nodes:
-                    del self.born_of[parent]
+            if node.first_parent is not None:
+                self.unlink(key, node.first_parent)
         return len(gone)
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from pidtrail.airflow.facts import Role
-from pidtrail.clock import NS_PER_SECOND, rfc3339
+from pidtrail.clock import rfc3339
 from pidtrail.correlate import RUNS_USER_CODE, correlate, role_at
 from pidtrail.events import AirflowFact, Header, ProcessKey, TaskRef, TaskReported
 from pidtrail.tree import Node, ProcessTree
@@ -124,7 +124,7 @@ def process_of(tree: ProcessTree, node: Node, header: Header, label: Label = NOT
     """Return one process of a tree."""
     offset = header.wall_offset_ns
     birth, parent, end = node.first_parent, tree.parent(node), node.exit
-    started, ended = started_ns(node, header.clk_tck), node.ended_ns
+    started, ended = node.started_ns, node.ended_ns
     adopted = parent is not None and birth is not None and parent.pid != birth.pid
     return Process(
         pid=node.key.pid,
@@ -161,16 +161,6 @@ def process_of(tree: ProcessTree, node: Node, header: Header, label: Label = NOT
         ],
         children=[Who(*child.key) for child in tree.children(node.key)],
     )
-
-
-def started_ns(node: Node, clk_tck: int) -> int | None:
-    """Return CLOCK_BOOTTIME of a birth: exact where a record has it, else at its clock tick."""
-    if node.start_ns is not None:
-        return node.start_ns
-    if node.fork is not None:
-        return node.fork.ts_boot_ns
-    ticks = node.key.start_ticks
-    return None if ticks is None else ticks * (NS_PER_SECOND // clk_tck)
 
 
 def sender_of(node: Node) -> Who | None:

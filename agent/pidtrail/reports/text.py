@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, TextIO
 from pidtrail.clock import NS_PER_SECOND, rfc3339
 from pidtrail.events import Header, Lost, ProcessKey, TaskRef
 from pidtrail.reports.escape import visible
-from pidtrail.reports.process import NOTHING, Label, labels_of, signal_name, started_ns, task_label
+from pidtrail.reports.process import NOTHING, Label, labels_of, signal_name, task_label
 from pidtrail.reports.terminal import may_colour, painted, width_of
 from pidtrail.reports.verdicts import render_verdicts
 from pidtrail.tree import Node, ProcessTree
@@ -137,7 +137,7 @@ class TreeWriter:
 
     def last_day(self) -> str:
         """Return the day of the last record of a process; times of other days carry theirs."""
-        times = [node.ended_ns or started_ns(node, 100) or 0 for node in self.tree.nodes.values()]
+        times = [node.ended_ns or node.started_ns or 0 for node in self.tree.nodes.values()]
         return self.wall(max(times, default=0))[:10]
 
     def wall(self, ts_boot_ns: int) -> str:
@@ -224,7 +224,7 @@ class TreeWriter:
 
     def looks(self, node: Node) -> tuple[object, ...] | None:
         """Return what makes short-lived siblings look the same, or None for one that stands out."""
-        started, ended = started_ns(node, self.header.clk_tck), node.ended_ns
+        started, ended = node.started_ns, node.ended_ns
         if ended is None or started is None or ended - started > SHORT_NS:
             return None
         if node.oom is not None or self.tree.children(node.key):
@@ -258,7 +258,7 @@ class TreeWriter:
         end = max(node.ended_ns or 0 for node in crowd.nodes)
         tail: Parts = [
             (f"pids {first.key.pid} … {last.key.pid}", "dim"),
-            (f"{self.clock(started_ns(first, self.header.clk_tck))}–{self.clock(end)}", "dim"),
+            (f"{self.clock(first.started_ns)}–{self.clock(end)}", "dim"),
             self.ending(first),
             (task_text(label.tasks), "green"),
         ]
@@ -277,7 +277,7 @@ class TreeWriter:
 
     def span(self, node: Node) -> str:
         """Return from when to when it lived."""
-        started = self.clock(started_ns(node, self.header.clk_tck))
+        started = self.clock(node.started_ns)
         return f"{started}–" if node.ended_ns is None else f"{started}–{self.clock(node.ended_ns)}"
 
     def ending(self, node: Node) -> tuple[str, str | None]:
