@@ -11,7 +11,8 @@ REVISIONS = {"2.7": "405de8318b3a", "2.10": "5f2621c13b39", "3.3": "d2f4e1b3c5a7
 _RUN = (
     "CREATE TABLE dag_run (id INTEGER PRIMARY KEY, dag_id TEXT, run_id TEXT, state TEXT,"
     " run_type TEXT, queued_at TIMESTAMP, start_date TIMESTAMP, end_date TIMESTAMP,"
-    " updated_at TIMESTAMP, creating_job_id INTEGER, log_template_id INTEGER{clear}, UNIQUE (dag_id, run_id))"
+    " updated_at TIMESTAMP, creating_job_id INTEGER, log_template_id INTEGER{clear},"
+    " UNIQUE (dag_id, run_id))"
 )
 _TASK = (
     "{id} task_id TEXT, dag_id TEXT, run_id TEXT, map_index INTEGER DEFAULT -1, state TEXT,"
@@ -59,6 +60,30 @@ def _tables(version: str) -> list[str]:
     return tables
 
 
+# The indexes that the statements count on (airflow/models @ 3.3.2; the same in 2.7).
+_INDEXES = (
+    "CREATE INDEX ti_state ON task_instance (state)",
+    "CREATE INDEX ti_dag_run ON task_instance (dag_id, run_id)",
+    "CREATE INDEX idx_dag_run_running_dags ON dag_run (state, dag_id) WHERE state='running'",
+    "CREATE INDEX idx_dag_run_queued_dags ON dag_run (state, dag_id) WHERE state='queued'",
+    "CREATE INDEX idx_log_dttm ON log (dttm)",
+    "CREATE INDEX job_type_heart ON job (job_type, latest_heartbeat)",
+)
+
+
+def ddl(version: str, *, postgresql: bool = False) -> list[str]:
+    """Return the statements that make the tables, for SQLite or in PostgreSQL's types."""
+    statements = [*_tables(version), *_INDEXES]
+    if not postgresql:
+        return statements
+    return [
+        statement.replace("INTEGER PRIMARY KEY", "SERIAL PRIMARY KEY")
+        .replace("CHAR(32)", "UUID")
+        .replace("TIMESTAMP", "TIMESTAMPTZ")
+        for statement in statements
+    ]
+
+
 class Airflow:
     """A writer to such a database, as Airflow's processes are."""
 
@@ -68,7 +93,7 @@ class Airflow:
         self.connection = sqlite3.connect(path, isolation_level=None)
         if wal:
             self.connection.execute("PRAGMA journal_mode = WAL")
-        for statement in _tables(version):
+        for statement in ddl(version):
             self.connection.execute(statement)
 
     def execute(self, statement: str, *values: Any) -> None:

@@ -196,6 +196,9 @@ class Metadata:
                 self._memory = _Memory()
             if self._memory.log is None:
                 self._memory.log = Watermark(lowest - 1 if lowest is not None else highest or 0)
+        if self._memory.highest_run is None:
+            # What ended in the session before is asked for by its end.
+            self._memory.highest_run = connection.scalar(ask.run_start()) or 0
         reschedule_start = ask.reschedule_start()
         if reschedule_start is not None and self._memory.reschedules is None:
             highest = connection.scalar(reschedule_start) or 0
@@ -243,8 +246,6 @@ class Metadata:
                 self._memory.watched[number] = ts
             self._memory.highest_run = max(number, self._memory.highest_run or 0)
             self._say(("run", number), rows.run_fact(row, ts), ts)
-        if self._memory.highest_run is None:
-            self._memory.highest_run = 0
 
     def _read_tasks(
         self,

@@ -111,6 +111,10 @@ class Statements:
         key = sa.tuple_(table.c.dag_id, table.c.task_id, table.c.run_id, table.c.map_index)
         return sa.select(*self._schema.some(name, _TASK_COLUMNS)).where(key.in_(list(keys)))
 
+    def run_start(self) -> Select:
+        """Return the highest id of dag_run."""
+        return sa.select(sa.func.max(self._schema.table("dag_run").c.id))
+
     def runs(
         self,
         floor_ns: int,
