@@ -141,6 +141,19 @@ struct pt_task {
 	char comm[PT_COMM_LEN];
 };
 
+/* Map `zombies`: traced processes that ended and are not known to be reaped. */
+struct pt_process_key {
+	pt_u64 start_boottime_ns;
+	pt_u32 tgid;			/* of the first PID namespace */
+	pt_u32 pad;
+};
+
+struct pt_zombie {
+	pt_u64 exit_ts_boot_ns;
+	pt_u32 pid;
+	pt_u32 pad;
+};
+
 /* The one variable of .rodata, set before load; abi_version is there already. */
 struct pt_config {
 	pt_u32 abi_version;

@@ -201,8 +201,8 @@ int on_exit(__u64 *ctx)
 	struct task_struct *task = (void *)ctx[0];
 	struct task_struct *leader, *parent_leader;
 	struct signal_struct *signal;
-	struct process_key key = {};
-	struct zombie zombie = {};
+	struct pt_process_key key = {};
+	struct pt_zombie zombie = {};
 	struct pt_exit *record;
 	struct tracked *entry;
 	__u64 migrations;
@@ -267,8 +267,8 @@ int on_exit(__u64 *ctx)
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(on_free, struct task_struct *task)
 {
-	struct process_key key = {};
-	struct zombie *zombie;
+	struct pt_process_key key = {};
+	struct pt_zombie *zombie;
 	struct pt_reap *record;
 
 	/* After de_thread (fs/exec.c) the thread that called execve carries the leader's tid and start time. */
@@ -300,11 +300,13 @@ static __always_inline bool is_the_agent(struct task_struct *task)
 	       inum == config.agent_ns_inum;
 }
 
-/* A process belongs to the snapshot if it is traced, is a named root, or has a traced parent. */
+/* A process belongs to the snapshot if it is or was traced, is a named root, or has a traced parent. */
 static __always_inline bool joins(struct task_struct *task, __u32 pid)
 {
+	struct pt_process_key key = { task->start_boottime, task->tgid, 0 };
+
 	return tracked_of(task) || bpf_map_lookup_elem(&roots, &pid) ||
-	       tracked_of(task->real_parent);
+	       tracked_of(task->real_parent) || bpf_map_lookup_elem(&zombies, &key);
 }
 
 /*
@@ -317,8 +319,8 @@ int walk_tasks(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 	struct task_struct *parent_leader;
 	struct tracked entry = {};
-	struct process_key key = {};
-	struct zombie zombie = {};
+	struct pt_process_key key = {};
+	struct pt_zombie zombie = {};
 	struct pt_task record = {};
 	bool is_agent;
 	__u32 tgid, pid;

@@ -24,18 +24,6 @@ struct tracked {
 	__u32 pad;
 };
 
-struct process_key {
-	__u64 start_boottime_ns;
-	__u32 tgid;
-	__u32 pad;
-};
-
-struct zombie {
-	__u64 exit_ts_boot_ns;
-	__u32 pid;
-	__u32 pad;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 8 << 20);
@@ -56,8 +44,8 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
-	__type(key, struct process_key);
-	__type(value, struct zombie);
+	__type(key, struct pt_process_key);
+	__type(value, struct pt_zombie);
 } zombies SEC(".maps");
 
 struct {

@@ -254,6 +254,7 @@ def check(told: Told) -> None:
     for event in told.events:
         if isinstance(event, LIFECYCLE):
             lives.setdefault(identity(event), []).append(event)
+    parents = {(life[0].pid, life[0].start_ticks) for life in lives.values()}
     for key, life in lives.items():
         forks = 0 if key in known else 1
         kinds = [type(event) for event in life]
@@ -265,7 +266,6 @@ def check(told: Told) -> None:
         assert times == sorted(times), (key, times)
         if isinstance(birth := life[0], Fork):
             assert birth.start_ns is None or birth.start_ns <= birth.ts_boot_ns
-            parents = {(event[0].pid, event[0].start_ticks) for event in lives.values()}
             assert (birth.ppid, birth.parent_start_ticks) in parents
 
 

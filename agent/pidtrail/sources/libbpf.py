@@ -9,6 +9,7 @@ sets errno (libbpf_legacy.h LIBBPF_STRICT_ALL is always on).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+ENTRIES_AT_ONCE = 2048
 PRINT_FUNCTION = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -39,6 +41,11 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
     "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_lookup_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
+    "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
     "bpf_iter_create": (c_int, [c_int]),
@@ -111,6 +118,33 @@ class BpfObject:
         """Return the file descriptor of a loaded map."""
         fd: int = self.so.bpf_map__fd(self.map(name))
         return fd
+
+    def entries(self, name: str, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+        """
+        Yield key and value of each entry of a hash map, in a few large steps.
+
+        bpf_map_get_next_key would start again at each key that was deleted meanwhile.
+        """
+        fd, count = self.map_fd(name), c_uint32(ENTRIES_AT_ONCE)
+        keys = ctypes.create_string_buffer(key_size * ENTRIES_AT_ONCE)
+        values = ctypes.create_string_buffer(value_size * ENTRIES_AT_ONCE)
+        place, at = ctypes.create_string_buffer(max(key_size, 8)), None
+        code = 0
+        while code == 0:
+            count.value = ENTRIES_AT_ONCE
+            code = self.so.bpf_map_lookup_batch(fd, at, place, keys, values, byref(count), None)
+            if code not in (0, -errno.ENOENT):
+                return
+            all_keys, all_values = keys.raw, values.raw
+            for i in range(count.value):
+                key = all_keys[i * key_size : (i + 1) * key_size]
+                yield key, all_values[i * value_size : (i + 1) * value_size]
+            at = place
+
+    def delete(self, name: str, key: bytes) -> bool:
+        """Delete one entry of a hash map; tell whether it was there."""
+        code: int = self.so.bpf_map_delete_elem(self.map_fd(name), key)
+        return code == 0
 
     def section(self, suffix: str) -> ctypes.Array[ctypes.c_char]:
         """Return the initial bytes of .rodata or .bss; before load they may be written."""

@@ -50,6 +50,9 @@ OOM = struct.Struct("=IIQQQQII16s")
 MIGRATE = struct.Struct("=IIQQIIII")
 TASK = struct.Struct("=IIQQIIQQQII8I16s")
 LOSSES = struct.Struct("=QQQ")
+PROCESS_KEY = struct.Struct("=QII")
+ZOMBIE = struct.Struct("=QII")
+CONFIG = struct.Struct("=IIII")
 
 Buffer = bytes | bytearray | memoryview
 
