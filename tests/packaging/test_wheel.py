@@ -68,10 +68,12 @@ def test_the_objects_keep_btf_and_drop_debug_information(wheel: Path) -> None:
             assert len(content) < 200_000
 
 
-def test_it_installs_and_starts_where_there_is_no_clang(
-    wheel: Path, tmp_path: Path, without_clang: dict[str, str]
-) -> None:
-    place = tmp_path / "venv"
+@pytest.fixture(scope="module")
+def installed(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory, without_clang: dict[str, str]
+) -> Path:
+    """Install the wheel without extras, where there is no clang, and return its `bin`."""
+    place = tmp_path_factory.mktemp("installed") / "venv"
     python = place / "bin" / "python"
     run(sys.executable, "-m", "venv", "--without-pip", place, env=without_clang)
     uv = Path(sys.executable).with_name("uv")
@@ -80,12 +82,32 @@ def test_it_installs_and_starts_where_there_is_no_clang(
         *(uv, "pip", "install", "--quiet", "--python", python, "--constraints", pins, wheel),
         env=without_clang,
     )
+    return place / "bin"
 
-    assert "Usage" in run(place / "bin" / "pidtrail", "--help", env=without_clang)
+
+def test_it_installs_and_starts_where_there_is_no_clang(
+    installed: Path, without_clang: dict[str, str]
+) -> None:
+    assert "Usage" in run(installed / "pidtrail", "--help", env=without_clang)
     listed = run(
-        *(python, "-I", "-c"),
+        *(installed / "python", "-I", "-c"),
         "import importlib.resources as r\n"
         "print(*(file.name for file in r.files('pidtrail.bpf').iterdir()))",
         env=without_clang,
     )
     assert set(listed.split()) >= OBJECTS
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_bpf
+def test_what_is_installed_traces(
+    installed: Path, tmp_path: Path, without_clang: dict[str, str]
+) -> None:
+    true = shutil.which("true")
+    assert true is not None
+    command = (installed / "pidtrail", "trace", "--format", "jsonl", "--", true)
+
+    events = run(*command, env={**without_clang, "HOME": str(tmp_path)})
+
+    assert '"type":"exec"' in events
+    assert '"type":"exit"' in events
