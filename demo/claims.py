@@ -118,16 +118,16 @@ def swapping_changes_pid(evidence: Evidence) -> Finding:
     processes = runners(evidence.verdicts)
     known = [process.major_faults for process in processes if process.major_faults is not None]
     changed = any(verdict.pid_changed_in_kernel for verdict in evidence.verdicts)
-    text = f"{sum(known)} major faults (pages fetched from disk) in {len(known)} processes"
-    if not evidence.swap_kib:
-        text += "; this host has no swap, so nothing of them can have been swapped"
+    text = f"{sum(known)} pages were read back from disk (major faults) in {len(known)} processes"
+    if evidence.swap_kib:
+        text += f", on a host with {evidence.swap_kib // 1024} MiB of swap"
     else:
-        text += f"; the host has {evidence.swap_kib // 1024} MiB of swap"
+        text += "; this host has no swap, so they were pages of files, not of plain memory"
     if changed:
         return Finding("partly", f"{text}; a pid changed, for whatever reason")
     if not sum(known):
         return Finding("undetermined", text)
-    return Finding("false", f"{text}; each kept its pid")
+    return Finding("false", f"{text}; no process changed its pid")
 
 
 def switching_changes_pid(evidence: Evidence) -> Finding:

@@ -162,12 +162,12 @@ def _show(evidence: Evidence) -> None:
 
 
 def _attempts(verdicts: list[Verdict]) -> Table:
-    table = Table(title="What ran", title_justify="left")
+    table = Table(title="What ran", title_justify="left", show_lines=True)
     for name in ("task", "try", "recorded", "real pid", "chain of parents", "ended"):
-        table.add_column(name)
-    for name in ("moved", "switches vol/inv", "major faults"):
+        table.add_column(name, overflow="fold")
+    for name in ("moved", "switches\nvol/inv", "major\nfaults"):
         table.add_column(name, justify="right")
-    table.add_column("verdict")
+    table.add_column("verdict", overflow="fold")
     for verdict in verdicts:
         recorded = dict.fromkeys(str(seen.pid) for seen in verdict.recorded if seen.pid is not None)
         processes: list[ProcessReport | None] = [*runners([verdict])]
@@ -175,7 +175,7 @@ def _attempts(verdicts: list[Verdict]) -> Table:
             cells = [
                 f"{verdict.task.dag_id}.{verdict.task.task_id}",
                 _known(verdict.task.try_number),
-                ", ".join(recorded) or "none",
+                "\nthen ".join(recorded) or "none",
                 *_process_cells(process),
                 verdict.code,
             ]
@@ -204,7 +204,7 @@ def _chain(process: ProcessReport) -> str:
         names.append(f"{who.role or who.comm or '?'} {_known(who.pid)}")
         if who.role == "scheduler":
             break
-    return " < ".join(names) or "not known"
+    return "\n".join(names) or "not known"
 
 
 def _claims(evidence: Evidence) -> Table:

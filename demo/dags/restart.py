@@ -22,7 +22,7 @@ def keep_running(**context: object) -> None:
 
 with DAG("pidtrail_restart", schedule=None, start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)):
     PythonOperator(
-        task_id="keep_running",
+        task_id="waits",
         python_callable=keep_running,
         # If the restart should end the task, a second process shows it.
         retries=1,

@@ -21,7 +21,7 @@ def fail_once(**context: object) -> None:
 
 with DAG("pidtrail_retry", schedule=None, start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)):
     PythonOperator(
-        task_id="fail_once",
+        task_id="fails",
         python_callable=fail_once,
         retries=1,
         retry_delay=dt.timedelta(seconds=2),
