@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import psycopg2
+import psycopg2  # type: ignore[import-untyped]
 
 USER = "postgres"
 PASSWORD = "hunter2-p@ss/w:rd"

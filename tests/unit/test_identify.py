@@ -288,7 +288,10 @@ def test_a_name_survives_whatever_it_is_made_of(name: str) -> None:
             [
                 "/v/bin/python",
                 "-c",
-                "from airflow.sdk.execution_time.supervisor import _child_exec_main; _child_exec_main()",
+                (
+                    "from airflow.sdk.execution_time.supervisor import _child_exec_main; "
+                    "_child_exec_main()"
+                ),
             ],
             TitleFacts(Role.RUNNER, major=3),
         ),
@@ -310,7 +313,7 @@ def test_a_name_survives_whatever_it_is_made_of(name: str) -> None:
                 "-m",
                 "airflow.sdk.execution_time.execute_workload",
                 "--json-string",
-                f'{{"ti": {{"id": "{UUID}", "dag_id": "d", "try_number": 2, "map_index": -1}}, "token": "x"}}',
+                f'{{"ti": {{"id": "{UUID}", "dag_id": "d", "try_number": 2, "map_index": -1}}}}',
             ],
             TitleFacts(
                 Role.SUPERVISOR,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -383,6 +385,29 @@ def test_nothing_is_created_or_changed_beside_the_database(
     poll()
     assert list(airflow.path.parent.iterdir()) == [airflow.path]
     assert airflow.path.read_bytes() == content
+
+
+def test_what_a_killed_airflow_left_in_its_write_ahead_log_is_read(tmp_path: Path) -> None:
+    """SIGKILL leaves -wal and -shm; neither is merged, emptied or removed by reading."""
+    program = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.database.schemas import Airflow\n"
+        "airflow = Airflow(Path(sys.argv[1]), '3.3', wal=True)\n"
+        "airflow.insert('dag_run', id=1, dag_id='d', run_id='r', state='running')\n"
+        "airflow.insert('task_instance', id=sys.argv[2], dag_id='d', run_id='r', task_id='t',\n"
+        "               map_index=-1, state='running', try_number=1, pid=42)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "airflow.db"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program, path, UUID], cwd=root, check=False)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    assert len(before) == 3
+
+    events = Metadata(f"sqlite:///{path}", since_epoch_ns=time.time_ns()).poll(1)
+
+    assert claims(events) == [(1, "running", 42)]
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_database_that_does_not_exist_is_not_created_and_is_found_later(
