@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import structlog
+
 
 from pidtrail.cli.child import Child
+from pidtrail.cli.logs import log
 from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.redact import redact_url
 from pidtrail.runtime import QUIET_SECONDS, TURN_SECONDS, Session, make_header
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pidtrail.airflow.location import Location
     from pidtrail.sinks.sink import Sink
 
-log = structlog.get_logger()
+
 GRACE_SECONDS = 10.0
 MAX_SHOWN_EVENTS = 300_000
 """The tree at the end is for people; beyond this it is too long to read and slow to make."""
@@ -178,9 +179,10 @@ class Trace:
                 sinks.append(JsonLines(sys.stdout.buffer, header))
             claims = None
             if location.url is not None:
+                from pidtrail.airflow.metadata import Metadata
                 from pidtrail.airflow.sampler import Sampler
 
-                claims = Sampler(location.url, since_epoch_ns=time.time_ns())
+                claims = Sampler(Metadata(location.url, since_epoch_ns=time.time_ns()))
                 claims.start()
             return Session(source, sinks, claims)
         except BaseException:
