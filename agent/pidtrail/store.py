@@ -9,6 +9,7 @@ session keeps all up to its last batch; closing leaves one file.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,7 @@ CREATE TABLE events (
     pid INTEGER, start_ticks INTEGER, body TEXT NOT NULL
 );
 """
+Row = tuple[int, int, str, int | None, int | None, str]
 INSERT: Final = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -48,19 +50,22 @@ class Recorder:
         self.problem: str | None = None
         self.unwritten = 0
         self.unwritten_from_ns = 0
-        keep_earlier(path)
+        self.unwritten_from_seq = 0
+        self.unwritten_to_ns = 0
         try:
+            keep_earlier(path)
             self.db = sqlite3.connect(path, isolation_level=None)
-            self.db.execute("PRAGMA journal_mode = WAL")
-            # A commit must outlive our own death, not the host's: no fsync per batch.
-            self.db.execute("PRAGMA synchronous = NORMAL")
-            self.db.execute("PRAGMA cache_size = -2048")
+            # Before the WAL, so that the file itself tells what it is, however the session ends.
             self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self.db.execute(f"PRAGMA user_version = {STORE_VERSION}")
             self.db.executescript(TABLES)
             self.db.execute(
                 "INSERT INTO meta VALUES ('header', ?)", (codec.encode_header(header).decode(),)
             )
+            self.db.execute("PRAGMA journal_mode = WAL")
+            # A commit must outlive our own death, not the host's: no fsync per batch.
+            self.db.execute("PRAGMA synchronous = NORMAL")
+            self.db.execute("PRAGMA cache_size = -2048")
         except (sqlite3.Error, OSError) as error:
             raise PidtrailError(f"cannot write {path}: {error}") from error
 
@@ -73,7 +78,7 @@ class Recorder:
         """
         if not events:
             return
-        rows = [
+        rows: list[Row] = [
             (
                 event.seq,
                 event.ts_boot_ns,
@@ -84,30 +89,39 @@ class Recorder:
             )
             for event in events
         ]
+        if self.insert(rows):
+            return
+        if not self.unwritten:
+            self.unwritten_from_ns, self.unwritten_from_seq = events[0].ts_boot_ns, events[0].seq
+        self.unwritten += len(events)
+        self.unwritten_to_ns = events[-1].ts_boot_ns
+
+    def insert(self, rows: list[Row]) -> bool:
+        """Commit rows, and with them what tells of an earlier gap; return whether that worked."""
         if self.unwritten:
-            rows.append(self.gap(events[-1]))
+            rows = [self.gap(), *rows]
         try:
             self.db.execute("BEGIN")
             self.db.executemany(INSERT, rows)
             self.db.execute("COMMIT")
         except sqlite3.Error as error:
-            if self.db.in_transaction:
+            # SQLite ends the transaction itself after some errors, and may fail to end it too.
+            with contextlib.suppress(sqlite3.Error):
                 self.db.execute("ROLLBACK")
-            self.unwritten_from_ns = self.unwritten_from_ns or events[0].ts_boot_ns
-            self.unwritten += len(events)
             self.problem = f"cannot write to {self.path}: {error}"
-            return
-        self.unwritten = self.unwritten_from_ns = 0
+            return False
+        self.unwritten = 0
         self.problem = None
+        return True
 
-    def gap(self, last: Event) -> tuple[int, int, str, None, None, str]:
-        """Return the row that tells what could not be written before; it takes a seq of its hole."""
-        seq, to_ns = last.seq, last.ts_boot_ns
+    def gap(self) -> Row:
+        """Return the row that tells what could not be written, at the first seq of its hole."""
+        seq, to_ns = self.unwritten_from_seq, self.unwritten_to_ns
         lost = Lost(
-            -seq, to_ns, "store", count=self.unwritten, from_ns=self.unwritten_from_ns,
+            seq, to_ns, "store", count=self.unwritten, from_ns=self.unwritten_from_ns,
             to_ns=to_ns, reason="the recording could not be written",
         )  # fmt: skip
-        return -seq, to_ns, "lost", None, None, codec.encode(lost).decode()
+        return seq, to_ns, "lost", None, None, codec.encode(lost).decode()
 
     def note(self, name: str, value: str) -> None:
         """Keep a fact about the session as a whole, such as how it ended."""
@@ -118,6 +132,8 @@ class Recorder:
 
     def close(self) -> None:
         """Finish: one file, no WAL beside it."""
+        if self.unwritten:
+            self.insert([])
         try:
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.db.execute("PRAGMA journal_mode = DELETE")
@@ -135,8 +151,11 @@ def keep_earlier(path: Path) -> None:
         raise PidtrailError(f"{path} exists and is not a recording", "choose another name")
     for suffix in ("-wal", "-shm"):
         beside = path.with_name(path.name + suffix)
+        old = path.with_name(f"{path.name}.old{suffix}")
+        # SQLite would take the WAL of a yet older recording for this one's, and spoil it.
+        old.unlink(missing_ok=True)
         if beside.exists():
-            beside.rename(path.with_name(f"{path.name}.old{suffix}"))
+            beside.rename(old)
     path.rename(path.with_name(path.name + ".old"))
 
 
@@ -170,24 +189,58 @@ class Recording:
         self.path = path
         if not is_sqlite(path):
             raise RecordingError(f"{path} is not a recording")
+        # Read-write where we may: a session that was killed left a WAL that must be taken in.
+        self.db = sqlite3.connect(path, isolation_level=None)
+        self.truncated = False
         try:
-            # Read-write where we may: a session that was killed left a WAL that must be taken in.
-            self.db = sqlite3.connect(path, isolation_level=None)
-            version = self.db.execute("PRAGMA user_version").fetchone()[0]
-            application = self.db.execute("PRAGMA application_id").fetchone()[0]
-            if application != APPLICATION_ID:
-                raise RecordingError(f"{path} is an SQLite file but not a recording")
-            if version > STORE_VERSION:
-                raise RecordingError(
-                    f"{path} was written by a newer pidtrail (version {version} of the file, "
-                    f"this one reads {STORE_VERSION})"
-                )
-            row = self.db.execute("SELECT value FROM meta WHERE name = 'header'").fetchone()
+            self.header = self.header_in_spite_of_damage()
+        except sqlite3.OperationalError as error:
+            self.db.close()
+            raise RecordingError(f"{path} cannot be read: {error}") from error
         except sqlite3.Error as error:
+            self.db.close()
             raise RecordingError(f"{path} is damaged: {error}") from error
+        except BaseException:
+            self.db.close()
+            raise
+
+    def header_in_spite_of_damage(self) -> Header:
+        """
+        Return the header, also of a file whose end is missing.
+
+        SQLite refuses a file that is shorter than its first page says, unless
+        the schema may be repaired (sqlite3 btree.c lockBtree). What is there is
+        sound all the same: nothing is written, and a missing page is an error
+        when it is met.
+        """
+        try:
+            return self.read_header()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            self.truncated = True
+            self.db.execute("PRAGMA writable_schema = ON")
+            self.db.execute("PRAGMA query_only = ON")
+            return self.read_header()
+
+    def read_header(self) -> Header:
+        """Return the header, after checking that the file is ours and of a version we know."""
+        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        application = self.db.execute("PRAGMA application_id").fetchone()[0]
+        if application != APPLICATION_ID:
+            raise RecordingError(f"{self.path} is an SQLite file but not a recording")
+        if version > STORE_VERSION:
+            raise RecordingError(
+                f"{self.path} was written by a newer pidtrail (version {version} of the file, "
+                f"this one reads {STORE_VERSION})"
+            )
+        row = self.db.execute("SELECT value FROM meta WHERE name = 'header'").fetchone()
         if row is None:
-            raise RecordingError(f"{path} has no header")
-        self.header = codec.decode_header(row[0])
+            raise RecordingError(f"{self.path} has no header")
+        try:
+            return codec.decode_header(row[0])
+        except RecordingError as error:
+            raise RecordingError(f"{self.path}: {error}") from error
 
     def events(self) -> Iterator[Event]:
         """
@@ -199,10 +252,17 @@ class Recording:
         last = 0
         try:
             for seq, body in self.db.execute("SELECT seq, body FROM events ORDER BY seq"):
+                # Of a page that is cut in two, the missing half reads as zeros.
+                if body is None:
+                    raise sqlite3.DatabaseError("a row is empty")
                 last = seq
                 yield codec.decode(body)
+        except RecordingError as error:
+            raise RecordingError(f"{self.path}, event {last}: {error}") from error
         except sqlite3.Error as error:
             raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error
+        if self.truncated:
+            raise RecordingError(f"{self.path} is truncated; event {last} is the last one found")
 
     def notes(self) -> dict[str, str]:
         """Return the facts about the session as a whole."""

@@ -1,6 +1,4 @@
-"""
-What was recorded, read again: a recording, a JSONL file, or `-` for JSONL on stdin.
-"""
+"""What was recorded, read again: a recording, a JSONL file, or `-` for JSONL on stdin."""
 
 from __future__ import annotations
 
@@ -52,12 +50,12 @@ class Replay:
         """Read the header of a JSONL stream."""
         self.file = file
         first = file.readline()
-        if not first:
-            raise RecordingError(f"{self.name} is empty")
         try:
             self.header = codec.decode_header(first)
         except RecordingError as error:
-            raise RecordingError(f"{self.name}: {error}") from error
+            self.close()
+            why = error if first else "there is nothing in it"
+            raise RecordingError(f"{self.name}: {why}") from error
 
     def events(self) -> Iterator[Event]:
         """Yield the events; stops at the first damage and says so in `problem`."""
@@ -65,6 +63,8 @@ class Replay:
             yield from self.recording.events() if self.recording else self.lines()
         except RecordingError as error:
             self.problem = str(error)
+        finally:
+            self.close()
 
     def lines(self) -> Iterator[Event]:
         """Yield the events of a JSONL stream."""
@@ -77,5 +77,12 @@ class Replay:
                 raise RecordingError(f"{self.name}, line {number}: {error}") from error
 
     def notes(self) -> dict[str, str]:
-        """Return the facts about the session as a whole; a JSONL stream has none."""
+        """Return the facts about the session as a whole, before `events`; JSONL has none."""
         return self.recording.notes() if self.recording else {}
+
+    def close(self) -> None:
+        """Close what was opened; reading the events to their end does it too."""
+        if self.recording is not None:
+            self.recording.close()
+        elif self.name != "-":
+            self.file.close()
