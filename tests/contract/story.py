@@ -99,6 +99,7 @@ class Story:
         self.events: list[Event] = []
         self.alive: dict[tuple[int | None, int | None], Event] = {}
         self.root_status: int | None = None
+        self.opened_ns = 0
 
     def __enter__(self) -> Self:
         set_subreaper(on=True)
@@ -114,6 +115,7 @@ class Story:
     def attach(self, *, migrations: bool = False) -> None:
         """Open the source on the program, and take its snapshot."""
         self.source.open([self.process.pid], migrations=migrations)
+        self.opened_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self.snapshot = self.source.snapshot()
         for event in self.snapshot:
             self.alive[identity(event)] = event

@@ -84,10 +84,13 @@ def test_stopped_and_continued_is_the_same_process(told_by: Tell) -> None:
 
 def test_zombie_time_is_how_long_the_parent_waited(told_by: Tell) -> None:
     """`zombie_ns` covers the time held, and an RCU grace period more, not less."""
-    told = told_by("zombie", "200")
-    held = told.said("held")
-
-    reap = told.only(Reap, held["pid"])
+    # About one reaping in a thousand is not told by the kernel, and then known without its time.
+    for _ in range(3):
+        told = told_by("zombie", "200")
+        held = told.said("held")
+        reap = told.only(Reap, held["pid"])
+        if reap.zombie_ns is not None:
+            break
     assert reap.zombie_ns is not None
     assert reap.zombie_ns >= held["collected_ns"] - held["dead_ns"]
     assert reap.zombie_ns == reap.ts_boot_ns - told.only(Exit, held["pid"]).ts_boot_ns

@@ -8,8 +8,12 @@ int main(int argc, char **argv)
 	const char *how = argc > 1 ? argv[1] : "kill";
 	struct rlimit none = { 0, 0 };
 	pid_t victim, killer;
+	int ready[2];
+	char byte;
 
 	setrlimit(RLIMIT_CORE, &none);
+	if (pipe(ready))
+		die("pipe");
 	victim = fork_or_die();
 	if (!victim) {
 		introduce("victim");
@@ -17,6 +21,8 @@ int main(int argc, char **argv)
 			*nowhere = 1;
 		if (!strcmp(how, "abort"))
 			abort();
+		if (write(ready[1], "!", 1) != 1)
+			die("write");
 		for (;;)
 			pause();
 	}
@@ -25,6 +31,8 @@ int main(int argc, char **argv)
 		if (!killer) {
 			prctl(PR_SET_NAME, "assassin");
 			introduce("killer");
+			if (read(ready[0], &byte, 1) != 1)
+				die("read");
 			if (kill(victim, SIGKILL))
 				die("kill");
 			_exit(0);

@@ -69,6 +69,7 @@ class CoreSource:
         self.ring_full = self.map_full = self.skipped_runs = 0
         self.looked_ns = 0
         self.gone: set[bytes] = set()
+        self.seeded: dict[tuple[int | None, int | None], Observed] = {}
 
     def open(self, roots: Sequence[int], *, migrations: bool = False) -> None:
         """Attach and follow `roots`. Raises SourceUnavailable, with nothing left attached."""
@@ -141,7 +142,7 @@ class CoreSource:
         counter = ctypes.c_uint32.from_buffer(self.objects[0].section(".bss"))
         for _ in range(MAX_WALKS):
             counter.value = 0
-            self.walk()
+            self.seeded.update(self.traced())
             if counter.value == 0:
                 return
         raise SourceUnavailable("the process tree grows faster than it can be read")
@@ -157,11 +158,26 @@ class CoreSource:
             records.append((int.from_bytes(data[offset : offset + 4], "little"), event))
         return records
 
+    def traced(self) -> dict[tuple[int | None, int | None], Observed]:
+        """Return what a walk shows of each traced process, by its identity."""
+        return {
+            (event.pid, event.start_ns): event
+            for kind, event in self.walk()
+            if kind == wire.KIND_TASK
+        }
+
     def snapshot(self) -> list[Event]:
-        """Return the traced processes as they are now; argv and cgroup are joined from /proc."""
+        """
+        Return the traced processes; argv and cgroup are joined from /proc.
+
+        As they are now, and the first time also those that ended since `open` found them: their
+        end is on its way, and would be an end without a beginning.
+        """
         events: list[Event] = []
-        for kind, event in self.walk():
-            if kind != wire.KIND_TASK or event.pid is None:
+        found = {**self.seeded, **self.traced()}
+        self.seeded.clear()
+        for event in found.values():
+            if event.pid is None:
                 continue
             self.seq += 1
             argv, cgroup = proc.argv(event.pid), proc.cgroup(event.pid)

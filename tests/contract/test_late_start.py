@@ -1,0 +1,61 @@
+"""Attaching to a tree that is alive and forking: nothing missed, nothing double."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pidtrail.events import Exit, Fork, Observed, Reap
+from pidtrail.sources.source import Source
+from tests.contract.story import Story
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_late_start_misses_nothing_and_doubles_nothing(
+    source: Source, tmp_path: Path, attempt: int
+) -> None:
+    """
+    Who was alive when the source was open is in the snapshot or was seen being born.
+
+    The program's processes say who they are and when each was collected, so who
+    ought to be known is known exactly.
+    """
+    stop = tmp_path / f"stop-{attempt}"
+    with Story(source, "forking_tree", str(stop), "3") as story:
+        story.release()
+        story.wait_for(lambda: len(story.said()) > 60, "a tree in full growth")
+        story.attach()
+        opened_ns = story.opened_ns
+        so_far = len(story.said())
+        story.wait_for(lambda: bool(story.read_on()) or len(story.said()) > so_far + 300, "more")
+        stop.touch()
+        told = story.finish()
+
+    parts = ("root", "worker", "child", "leaf")
+    people = [line for line in told.lines if line["at"] in parts]
+    when = {line["pid"]: line["ns"] for line in told.all_said("waited")}
+    # The gate's number is the root's; numbers do not wrap within the second this takes.
+    true = {(line["pid"], line["start"]): line for line in people}
+    present = {key for key in true if when.get(key[0], opened_ns + 1) > opened_ns}
+
+    born = Counter(event.key for event in told.events if isinstance(event, Fork))
+    there = Counter(event.key for event in told.snapshot)
+    ends = Counter(event.key for event in told.events if isinstance(event, Exit))
+    reaps = Counter(event.key for event in told.events if isinstance(event, Reap))
+    for counted in (born, there, ends, reaps):
+        assert set(counted.values()) <= {1}
+
+    known = set(born) | set(there)
+    assert present - known == set(), "alive when we were open, and never mentioned"
+    assert set(ends) - known == set(), "an end without a beginning"
+    dead = {event.key for event in told.snapshot if isinstance(event, Observed) and event.dead}
+    assert present - set(ends) - dead == set(), "alive, and no end"
+    assert known - set(true) == set(), "nobody of this tree"
+
+    for birth in told.events:
+        if isinstance(birth, Fork):
+            assert birth.key is not None
+            assert birth.ppid == true[birth.key.pid, birth.key.start_ticks]["ppid"]
+            assert (birth.ppid, birth.parent_start_ticks) in known, "a parent that nobody knows"
