@@ -33,7 +33,7 @@ def wall_ns(ts_boot_ns: int, wall_offset_ns: int) -> int:
 
 
 def rfc3339(epoch_ns: int) -> str:
-    """Return an instant as RFC 3339 in UTC with nanoseconds, e.g. `2026-01-31T08:00:00.000000001Z`."""
+    """Return an instant as RFC 3339, UTC, e.g. `2026-01-31T08:00:00.000000001Z`."""
     seconds, nanoseconds = divmod(epoch_ns, NS_PER_SECOND)
     moment = EPOCH + timedelta(seconds=seconds)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"

@@ -59,7 +59,7 @@ class TaskRun:
 
     @property
     def runners(self) -> list[Member]:
-        """The processes that ran this attempt's user code, oldest first: several for pokes and resumes."""
+        """The processes that ran its user code, oldest first: several for pokes and resumes."""
         found = [member for member in self.members if member.role in RUNS_USER_CODE]
         return sorted(found, key=lambda member: member.node.started_ns or 0)
 
@@ -204,7 +204,7 @@ class Correlator:
         return last
 
     def below_runner(self, node: Node) -> bool:
-        """Return whether an ancestor is a runner: then this is an operator's child with a copied title."""
+        """Return whether an ancestor is a runner: then the title is a copy, this a child of it."""
         for ancestor in self.tree.lineage(node.key)[1:]:
             roles = {claim.role for claim in self.claims.get(ancestor.key, ()) if claim.task}
             if roles & RUNS_USER_CODE:
@@ -231,7 +231,9 @@ class Correlator:
                 for claim in self.claims.get(node.birth_parent, ())
                 if self.about_the_same(claim, node)
             ]
-        jobs = [self.by_job[c.job_id] for c in own if c.job_id is not None and c.job_id in self.by_job]
+        jobs = [
+            self.by_job[c.job_id] for c in own if c.job_id is not None and c.job_id in self.by_job
+        ]
         candidates += jobs
         for other in candidates:
             if other is not None:
@@ -241,7 +243,7 @@ class Correlator:
         return task
 
     def about_the_same(self, claim: Claim, child: Node) -> bool:
-        """Return whether a parent's claim was made while it worked for this child's task instance."""
+        """Return whether a parent claimed it while it worked for this child."""
         if child.fork is None:
             return False
         claims = self.claims.get(child.birth_parent or child.key, ())

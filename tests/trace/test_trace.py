@@ -149,7 +149,10 @@ def test_the_recording_holds_what_the_stream_showed(tmp_path: Path) -> None:
     path = tmp_path / "session.db"
     done = trace("--format", "jsonl", "-o", str(path), "--", "sh", "-c", "true; /bin/true")
     exported = subprocess.run(
-        [*PIDTRAIL, "export", str(path), "--to", "jsonl"], capture_output=True, text=True, check=True
+        [*PIDTRAIL, "export", str(path), "--to", "jsonl"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     assert exported.stdout == done.stdout
@@ -160,7 +163,9 @@ def test_the_recording_holds_what_the_stream_showed(tmp_path: Path) -> None:
 def test_a_signal_ends_the_session_and_loses_nothing(tmp_path: Path, number: int) -> None:
     """Everything up to the signal is in the recording, and the command is not left behind."""
     path = tmp_path / "session.db"
-    process = start("--format", "none", "-o", str(path), "--", "sh", "-c", "/bin/true; exec sleep 60")
+    process = start(
+        "--format", "none", "-o", str(path), "--", "sh", "-c", "/bin/true; exec sleep 60"
+    )
     wait_for_events(path, 3)
 
     process.send_signal(number)
@@ -262,7 +267,12 @@ def test_an_existing_file_that_is_no_recording_is_not_overwritten(tmp_path: Path
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite:////nonexistent/airflow.db", "postgresql://u:s3cret@127.0.0.1:1/x", "nonsense", "a://b"],
+    [
+        "sqlite:////nonexistent/airflow.db",
+        "postgresql://u:s3cret@127.0.0.1:1/x",
+        "nonsense",
+        "a://b",
+    ],
 )
 def test_a_database_that_cannot_be_read_does_not_stop_the_session(url: str) -> None:
     """Tracing goes on; the reason is said once, without a password."""

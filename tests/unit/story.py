@@ -130,9 +130,7 @@ class Story:
         if sender is not None:
             pid, ticks, _ = self.identity(sender)
             by = {"sender_pid": pid, "sender_start_ticks": ticks, "sender_comm": sender}
-        self.events.append(
-            Signal(*self.next(), *self.identity(target), sig=sig, code=code, **by)
-        )
+        self.events.append(Signal(*self.next(), *self.identity(target), sig=sig, code=code, **by))
         return self
 
     def oom(self, name: str) -> Self:
@@ -171,7 +169,9 @@ class Story:
         )
         return self
 
-    def report(self, task: TaskRef, state: str | None, pid: int | str | None, **columns: Any) -> Self:
+    def report(
+        self, task: TaskRef, state: str | None, pid: int | str | None, **columns: Any
+    ) -> Self:
         """Let a row of Airflow say something; `pid` may name a process."""
         seq, now, _ = self.next()
         number = self.pids[pid] if isinstance(pid, str) else pid
@@ -262,7 +262,7 @@ class Airflow3(Story):
 
 
 class Airflow2(Story):
-    """A 2.x scheduler with one LocalExecutor worker; supervisor and runner are two forks below it."""
+    """A 2.x scheduler with one worker; supervisor and runner are two forks below it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ class Airflow2(Story):
         self.fork("scheduler", "worker").title("worker", "airflow worker -- LocalExecutor")
 
     def start(self, suffix: str, job: int, *, log: int | None = 1) -> Self:
-        """Let the worker start supervisor and runner, called `supervisor1` and `runner1` for suffix 1."""
+        """Let the worker start supervisor and runner: `supervisor1`, `runner1` for suffix 1."""
         words = (
             "['airflow', 'tasks', 'run', 'sales', 'load', 'manual__1', '--local', "
             "'--subdir', 'DAGS_FOLDER/sales.py']"

@@ -59,7 +59,11 @@ def test_one_worker_serves_many_and_none_is_mixed_up() -> None:
 
     verdicts = story.judge().verdicts
 
-    assert [(v.task.map_index, v.code) for v in verdicts] == [(1, "match"), (2, "match"), (3, "match")]
+    assert [(v.task.map_index, v.code) for v in verdicts] == [
+        (1, "match"),
+        (2, "match"),
+        (3, "match"),
+    ]
     for verdict in verdicts:
         runner = next(p for p in verdict.processes if p.role == "runner")
         assert runner.pid == story.pids[f"r{verdict.task.map_index}"]

@@ -66,7 +66,7 @@ def test_a_failed_attempt_without_a_later_one_is_no_retry() -> None:
 
 
 def test_an_attempt_that_only_waits_has_superseded_nothing() -> None:
-    """A queued second try is not a second process yet: the first stays a match, the second is stale."""
+    """A queued second try is no second process yet: the first is a match, the second stale."""
     story = three().exit("runner", FAILED).report(ref(1, uuid(1)), "up_for_retry", "runner")
     story.report(ref(2, uuid(2)), "queued", "runner")
 

@@ -44,7 +44,7 @@ class Log:
     def bound(self) -> Any:
         """Return structlog's logger, made on first use."""
         if self.logger is None:
-            import structlog  # noqa: PLC0415 (see the head of this file)
+            import structlog
 
             stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
             renderers = (

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-
 from pidtrail.cli.child import Child
 from pidtrail.cli.logs import log
 from pidtrail.errors import PidtrailError, UsageError
@@ -61,7 +60,7 @@ MAX_SHOWN_EVENTS = 300_000
 @click.option(
     "--airflow-db",
     metavar="URL",
-    help="Airflow's metadata database; else from AIRFLOW__DATABASE__SQL_ALCHEMY_CONN or airflow.cfg.",
+    help="Airflow's metadata database; else from the environment or airflow.cfg.",
 )
 @click.option("-o", "output", type=click.Path(path_type=Path), help="Write a recording to FILE.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -77,7 +76,7 @@ def trace(**options: Any) -> None:
       pidtrail trace -- airflow scheduler
       pidtrail trace --airflow --duration 600 -o monday.db
       pidtrail trace --pid 4242 --format jsonl | jq .type
-    """
+    """  # noqa: D301 (click wants the character \b itself)
     sys.exit(Trace(**options).run())
 
 

@@ -39,7 +39,7 @@ def stat_fields(pid: int) -> list[str] | None:
     if not raw:
         return None
     fields = raw.rpartition(b")")[2].decode("ascii", "replace").split()
-    return fields if len(fields) >= 20 else None  # noqa: PLR2004 (up to starttime)
+    return fields if len(fields) >= 20 else None
 
 
 def start_ticks(pid: int) -> int | None:

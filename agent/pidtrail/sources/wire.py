@@ -161,9 +161,7 @@ class Parser:
         """Parse struct pt_title."""
         _, pid, ts, start, title_len, _truncated, comm, title = TITLE.unpack_from(data, at)
         shown = redact_text(title[:title_len].decode("utf-8", "replace")) if title_len else None
-        return Title(
-            seq, ts, ORIGIN, pid or None, start // TICK_NS, start, None, shown, text(comm)
-        )
+        return Title(seq, ts, ORIGIN, pid or None, start // TICK_NS, start, None, shown, text(comm))
 
     def exit(self, data: Buffer, at: int, _length: int, seq: int) -> Event:
         """Parse struct pt_exit."""

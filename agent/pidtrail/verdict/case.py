@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from pidtrail.airflow.facts import Role
+from pidtrail.correlate import role_at
 
 if TYPE_CHECKING:
     from pidtrail.correlate import Correlation, Member, TaskRun
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pidtrail.tree import Node
 
 WAITING_STATES: Final = frozenset({"queued", "scheduled", None})
-"""In these the row still shows the pid of the run before (airflow dagrun.py schedule_tis, 2.x and 3.x)."""
+"""In these the row still shows the pid of the run before (airflow dagrun.py schedule_tis)."""
 PARKED_STATES: Final = frozenset({"up_for_reschedule", "deferred"})
 FINAL_STATES: Final = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
 SUPERVISING: Final = frozenset({Role.SUPERVISOR, Role.EXECUTOR_WORKER, Role.SCHEDULER})
@@ -59,7 +60,7 @@ class Case:
 
     @cached_property
     def own_reports(self) -> list[TaskReported]:
-        """Claims whose pid is this attempt's own: not those of a row that waits and shows the run before."""
+        """Claims whose pid is its own: not those of a row that waits and shows the run before."""
         pids = {m.node.key.pid for m in self.runners}
         return [r for r in self.reports if r.state not in WAITING_STATES or r.recorded_pid in pids]
 
@@ -117,15 +118,13 @@ class Case:
 
     def role(self, node: Node, ts_boot_ns: int | None = None) -> Role:
         """Return what a process is, at an instant if one is given."""
-        from pidtrail.correlate import role_at
-
         member = next((m for m in self.run.members if m.node is node), None)
         if member is not None and member.role is not Role.SUPERVISOR:
             return member.role
         return role_at(self.claims.get(node.key, ()), ts_boot_ns)
 
     def supervisors_dead_before(self, node: Node) -> list[Node]:
-        """Return the supervisors, workers and schedulers above a process that it outlived clearly."""
+        """Return what supervised a process and ended clearly before it."""
         until = node.ended_ns if node.ended_ns is not None else self.ended_ns
         return [
             ancestor

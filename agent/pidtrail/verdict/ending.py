@@ -22,9 +22,7 @@ ENDING: Final = frozenset(
     {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGABRT, signal.SIGKILL}
 )
 HANDLED_WITHIN_NS: Final = 60_000_000_000
-"""A process that handles SIGTERM and then exits; Airflow waits 60 s before it kills (killed_task_cleanup_time)."""
-
-RoleOf = "Callable[[Node], str]"
+"""Between SIGTERM and exit; Airflow kills after 60 s (killed_task_cleanup_time)."""
 
 
 def killed_by(node: Node, tree: ProcessTree, role_of: Callable[[Node], str]) -> KilledBy | None:

@@ -1,12 +1,12 @@
-"""
-From a stream to verdicts: grow the tree, correlate, ask the rules, bound the confidence.
-"""
+"""From a stream to verdicts: grow the tree, correlate, ask the rules, bound the confidence."""
 
 from __future__ import annotations
 
 import inspect
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from pidtrail.clock import rfc3339, wall_ns
 from pidtrail.correlate import Correlation, Member, TaskRun, correlate, role_at
@@ -15,6 +15,7 @@ from pidtrail.events import AirflowFact, Event, Header, TaskReported
 from pidtrail.tree import Node, ProcessTree
 from pidtrail.verdict.case import WAITING_STATES, Case
 from pidtrail.verdict.ending import ending_seqs, killed_by
+from pidtrail.verdict.finding import Finding
 from pidtrail.verdict.model import (
     Confidence,
     ProcessReport,
@@ -23,7 +24,7 @@ from pidtrail.verdict.model import (
     Verdict,
     Who,
 )
-from pidtrail.verdict.rules import RULES, Finding, code_of
+from pidtrail.verdict.rules import RULES, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -188,10 +189,7 @@ class Judge:
                 report.task.try_number if report.task else None,
                 report.table,
             )
-            same = found and (found[-1].pid, found[-1].hostname, found[-1].state, found[-1].table) == (
-                entry.pid, entry.hostname, entry.state, entry.table,
-            )  # fmt: skip
-            if not same:
+            if not found or replace(found[-1], seen_at=None) != replace(entry, seen_at=None):
                 found.append(entry)
         return found
 

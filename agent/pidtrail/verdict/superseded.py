@@ -1,0 +1,240 @@
+"""
+The rules for a process that another one of the same task instance came after.
+
+Either a later attempt (orphan-reset, worker-restart, clear, retry) or a later
+process under the same try number (reschedule, deferral).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pidtrail.verdict.case import FINAL_STATES, PARKED_STATES, WAITING_STATES, Case
+from pidtrail.verdict.ending import ended_in_words
+from pidtrail.verdict.finding import Finding, facts_of, runner_facts
+
+if TYPE_CHECKING:
+    from pidtrail.correlate import Member, TaskRun
+    from pidtrail.events import Record, TaskReported
+
+TOGETHER_NS: Final = 5_000_000_000
+"""A runner that ends this soon around its worker's end went down with it."""
+CLEAR_EVENTS: Final = (
+    "clear",
+    "confirm",
+    "dagrun_clear",
+    "clear_dag_run",
+    "post_clear_task_instances",
+    "set_task_instance_state",
+)
+"""Audit names (log.event) of what clears or resets by hand: 2.x views, 3.x routes."""
+
+
+def orphan_reset(case: Case) -> Finding | None:
+    """
+    A scheduler took the attempt for orphaned and started it again while it still ran.
+
+    Concludes: the next attempt was queued after this one's scheduler had ended,
+    and while this one's process still lived: a new process, and for a time two.
+    Needs: the end of the scheduler, the life of the runner, and the first sign
+    of the next attempt.
+    Cannot tell: the exact moment of the reset, only the first row that shows it.
+    LocalExecutor cannot adopt (executors/local_executor.py
+    try_adopt_task_instances); thresholds: scheduler_health_check_threshold,
+    orphaned_tasks_check_interval.
+    """
+    runner, later = case.runner, started(case.later)
+    if runner is None or later is None:
+        return None
+    queued_ns = beginning(later)
+    ended = runner.node.ended_ns
+    gone = [
+        node
+        for node in case.supervisors_dead_before(runner.node)
+        if node.ended_ns is not None and node.ended_ns < queued_ns
+    ]
+    if not gone or (ended is not None and ended < queued_ns):
+        return None
+    scheduler = gone[-1]
+    both = "" if ended is not None else " and still runs"
+    return Finding(
+        "orphan-reset", "explained", "proved",
+        f"{case.name()} was started again as try {later.task.try_number} after its "
+        f"{case.role(scheduler)} {scheduler.key.pid} had ended, while its process "
+        f"{runner.node.key.pid} lived on{both}: {new_pid(later)}.",
+        [*facts_of(runner.node), *facts_of(scheduler), *later_evidence(later)],
+    )  # fmt: skip
+
+
+def worker_restart(case: Case) -> Finding | None:
+    """
+    The process went down with its worker or scheduler, and a restarted one began a new attempt.
+
+    Concludes: the runner ended within seconds of its supervisor, worker or
+    scheduler, and the next attempt descends from another scheduler.
+    Needs: both ends, and the lineage of the next attempt's process.
+    Cannot tell: who restarted the service, unless it descends from what is traced.
+    """
+    runner, later = case.runner, started(case.later)
+    if runner is None or later is None or runner.node.ended_ns is None or not later.runners:
+        return None
+    ended = runner.node.ended_ns
+    down = [
+        node
+        for node in case.chain(runner.node)[1:]
+        if node.ended_ns is not None and abs(node.ended_ns - ended) < TOGETHER_NS
+    ]
+    mine = case.scheduler_of(runner.node)
+    other = case.scheduler_of(later.runners[0].node)
+    if not down or mine is None or other is None or mine == other:
+        return None
+    return Finding(
+        "worker-restart", "explained", "proved",
+        f"Process {runner.node.key.pid} of {case.name()} {ended_in_words(runner.node)} together "
+        f"with its {case.role(down[0])} {down[0].key.pid}; the scheduler that was started after it "
+        f"({other.pid}) ran try {later.task.try_number}: {new_pid(later)}.",
+        [*facts_of(runner.node), *facts_of(down[0]), *later_evidence(later)],
+    )  # fmt: skip
+
+
+def clear(case: Case) -> Finding | None:
+    """
+    Somebody cleared the task instance, and Airflow ran it again as a new process.
+
+    Concludes: the next attempt began although this one did not ask for a retry.
+    Needs: a row in state `restarting`, an audit row of a clear, or a final state
+    before the next attempt.
+    Cannot tell: who cleared it, unless the audit row names the owner.
+    """
+    later = started(case.later)
+    if later is None:
+        return None
+    since, until = beginning(case.run), last_sign(later)
+    rows = [f for f in case.events_named(*CLEAR_EVENTS) if since <= f.ts_boot_ns <= until]
+    live = [r for r in case.reports if r.table != "task_instance_history"]
+    decided = [r for r in live if r.state in FINAL_STATES or r.state == "restarting"]
+    if not rows and not decided:
+        return None
+    why = f"audit row `{rows[-1].event}`" if rows else f"state {decided[-1].state} before it"
+    return Finding(
+        "clear", "explained", "proved",
+        f"{case.name()} was cleared ({why}) and ran again as try {later.task.try_number}: "
+        f"{new_pid(later)}.",
+        [*runner_facts(case), *rows, *decided[-1:], *later_evidence(later)],
+    )  # fmt: skip
+
+
+def retry(case: Case) -> Finding | None:
+    """
+    The attempt failed and Airflow retried it: a new attempt is a new process with a new PID.
+
+    Concludes: a later attempt superseded this one, after this one had failed.
+    Needs: a later attempt that started, and the failure: state up_for_retry, a
+    history row of the failed try, or the runner's exit.
+    Cannot tell: why the user code failed. In 3.x a runner whose task failed may
+    still exit with 0, so the row's word counts.
+    """
+    later = started(case.later)
+    if later is None:
+        return None
+    said = [
+        r for r in case.reports
+        if r.state == "up_for_retry"
+        or (r.table == "task_instance_history" and r.state in {"failed", "up_for_retry"})
+    ]  # fmt: skip
+    runner = case.runner
+    failed = runner is not None and runner.node.exit is not None and runner.node.exit.wstatus != 0
+    if not said and not failed and not case.events_named("up_for_retry"):
+        return None
+    words = ended_in_words(runner.node) if runner is not None else "was not seen"
+    pid = runner.node.key.pid if runner is not None else "?"
+    return Finding(
+        "retry", "explained", "proved" if said else "strong",
+        f"{case.name()} failed (process {pid} {words}) and was retried as try "
+        f"{later.task.try_number}: {new_pid(later)}.",
+        [*runner_facts(case), *said[-1:], *later_evidence(later)],
+    )  # fmt: skip
+
+
+def reschedule(case: Case) -> Finding | None:
+    """
+    A sensor in mode reschedule: each poke is a process of its own, under one try number.
+
+    Concludes: the attempt has had several processes one after the other, or waits
+    between two, because it gave up its slot between pokes.
+    Needs: state up_for_reschedule or rows of task_reschedule, and the processes.
+    Cannot tell: the pids of pokes that ran before we looked: Airflow overwrites
+    them in place and keeps none (task_reschedule has no pid column).
+    """
+    rows: list[Record] = [r for r in case.reports if r.state == "up_for_reschedule"]
+    rows += [*case.rows_of("task_reschedule"), *case.events_named("up_for_reschedule")]
+    return several(case, "reschedule", "a poke of a rescheduling sensor", rows)
+
+
+def deferral(case: Case) -> Finding | None:
+    """
+    The task deferred itself: it waits without any process and resumes as a new one.
+
+    Concludes: the attempt has had several processes one after the other under one
+    try number, or has none now, because it was deferred to the triggerer.
+    Needs: state deferred (or a trigger, or the audit row), and the processes.
+    Cannot tell: what the trigger waited for. While it is deferred the row shows
+    the pid of the process before, which has ended.
+    """
+    rows: list[Record] = [r for r in case.reports if r.state == "deferred"]
+    rows += case.events_named("deferred")
+    return several(case, "deferral", "a run up to a deferral or after it", rows)
+
+
+def several(case: Case, code: str, what: str, rows: list[Record]) -> Finding | None:
+    """Conclude that an attempt had one process per `what`, or waits between two."""
+    last = case.last_report
+    waits = last is not None and last.state in PARKED_STATES
+    if not rows or (len(case.runners) < 2 and not waits):
+        return None
+    pids = ", ".join(str(m.node.key.pid) for m in case.runners) or "none seen"
+    recorded = ", ".join(map(str, case.recorded_pids)) or "none"
+    now = " It waits now, and the row shows a process that has ended." if waits else ""
+    return Finding(
+        code, "explained", "proved",
+        f"{case.name()} ran as {len(case.runners)} processes under one try number, each {what}: "
+        f"{pids}; recorded in turn: {recorded}.{now}",
+        [*runner_facts(case), *rows[:1], *rows[-1:]],
+    )  # fmt: skip
+
+
+def started(run: TaskRun | None) -> TaskRun | None:
+    """Return an attempt if it has begun: a process, or a row that is past waiting."""
+    if run is None:
+        return None
+    begun = any(r.state not in WAITING_STATES | {"up_for_retry"} for r in run.reports)
+    return run if run.runners or begun else None
+
+
+def beginning(run: TaskRun) -> int:
+    """Return CLOCK_BOOTTIME of the first sign of an attempt."""
+    signs = [r.ts_boot_ns for r in run.reports[:1]]
+    signs += [m.node.started_ns for m in run.runners if m.node.started_ns is not None]
+    return min(signs, default=0)
+
+
+def last_sign(run: TaskRun) -> int:
+    """Return CLOCK_BOOTTIME of when an attempt had certainly begun."""
+    signs = [r.ts_boot_ns for r in run.reports if r.state not in WAITING_STATES][:1]
+    signs += [m.node.started_ns for m in run.runners[:1] if m.node.started_ns is not None]
+    return max(signs, default=0)
+
+
+def new_pid(run: TaskRun) -> str:
+    """Return in words under which PID an attempt ran."""
+    if run.runners:
+        return f"a new process, PID {run.runners[0].node.key.pid}"
+    pids = [r.recorded_pid for r in run.reports if r.recorded_pid is not None]
+    return f"a new process, recorded as PID {pids[-1]}" if pids else "a new process"
+
+
+def later_evidence(run: TaskRun) -> list[Record]:
+    """Return the records that prove that an attempt began."""
+    members: list[Member] = run.runners[:1]
+    reports: list[TaskReported] = run.reports[:1]
+    return [*(record for m in members for record in facts_of(m.node)), *reports]
