@@ -32,7 +32,7 @@ def test_the_lineage_goes_up_to_the_scheduler() -> None:
 
     runner = next(p for p in story.verdict().processes if p.role == "runner")
 
-    assert [who.role for who in runner.chain][:1] == ["runner"]
+    assert [who.role for who in runner.chain] == ["runner", "supervisor", "scheduler"]
     assert [who.pid for who in runner.chain] == [
         story.pids["runner"],
         story.pids["worker"],

@@ -11,6 +11,7 @@ import click
 import msgspec
 from msgspec import structs
 
+from pidtrail.airflow.facts import Role
 from pidtrail.cli.stream import Stream
 from pidtrail.clock import NS_PER_SECOND, epoch_ns_of_text
 from pidtrail.errors import UsageError
@@ -121,6 +122,9 @@ def latest_ns(verdict: Verdict) -> int:
     far = sys.maxsize
     times: list[int] = []
     for process in verdict.processes:
+        # A supervisor or worker lives on for others.
+        if process.role == Role.SUPERVISOR:
+            continue
         ended = None if process.ended is None else epoch_ns_of_text(process.ended)
         times.append(far if ended is None else ended)
     for record in verdict.recorded:

@@ -87,27 +87,27 @@ class Parser:
 
     def __init__(self, page_kib: int) -> None:
         self.page_kib = page_kib
-        self.parsers: dict[int, Callable[[Buffer, int, int, int], Event]] = {
-            KIND_FORK: self.fork,
-            KIND_EXEC: self.exec,
-            KIND_TITLE: self.title,
-            KIND_EXIT: self.exit,
-            KIND_REAP: self.reap,
-            KIND_SIGNAL: self.signal,
-            KIND_OOM: self.oom,
-            KIND_MIGRATE: self.migrate,
-            KIND_TASK: self.task,
-            KIND_SELF: self.task,
+        self.parsers: dict[int, tuple[int, Callable[[Buffer, int, int, int], Event]]] = {
+            KIND_FORK: (FORK.size, self.fork),
+            KIND_EXEC: (EXEC.size, self.exec),
+            KIND_TITLE: (TITLE.size, self.title),
+            KIND_EXIT: (EXIT.size, self.exit),
+            KIND_REAP: (REAP.size, self.reap),
+            KIND_SIGNAL: (SIGNAL.size, self.signal),
+            KIND_OOM: (OOM.size, self.oom),
+            KIND_MIGRATE: (MIGRATE.size, self.migrate),
+            KIND_TASK: (TASK.size, self.task),
+            KIND_SELF: (TASK.size, self.task),
         }
 
     def parse(self, data: Buffer, offset: int, length: int, seq: int) -> Event:
         """Return the event in `data[offset:offset + length]`. Raises WireError."""
-        try:
-            kind = int.from_bytes(data[offset : offset + 4], "little")
-            return self.parsers[kind](data, offset, length, seq)
-        except (KeyError, struct.error) as error:
-            msg = f"not a record of ours: {length} bytes, {bytes(data[offset : offset + 8])!r}"
-            raise WireError(msg) from error
+        kind = int.from_bytes(data[offset : offset + 4], "little")
+        size, parse = self.parsers.get(kind, (0, None))
+        if parse is None or not size <= length <= len(data) - offset:
+            head = bytes(data[offset : offset + 8])
+            raise WireError(f"not a record of ours: {length} bytes, {head!r}")
+        return parse(data, offset, length, seq)
 
     def fork(self, data: Buffer, at: int, _length: int, seq: int) -> Event:
         """Parse struct pt_fork."""

@@ -197,13 +197,15 @@ class Judge:
         """Return what is known of one process."""
         node, ended = member.node, member.node.exit
         first = node.first_parent
+        # A 3.x worker supervises one task instance after the other: what counts is what it was then.
+        born_ns = node.fork.ts_boot_ns if node.fork is not None else None
         adopted = ended.ppid if ended is not None else None
         return ProcessReport(
             role=str(member.role),
             pid=node.key.pid,
             start_ticks=node.key.start_ticks,
-            birth_parent=self.parent(case, node),
-            chain=[self.who(n, case) for n in case.chain(node)],
+            birth_parent=self.parent(case, node, born_ns),
+            chain=[self.who(n, case, born_ns) for n in case.chain(node)],
             identified_by=member.by,
             started=self.wall(node.started_ns),
             ended=self.wall(node.ended_ns),
@@ -220,18 +222,19 @@ class Judge:
             title=node.title,
         )
 
-    def parent(self, case: Case, node: Node) -> Who | None:
+    def parent(self, case: Case, node: Node, born_ns: int | None) -> Who | None:
         """Return the birth parent, also one that is outside of what was traced."""
         key = node.birth_parent
         if key is None:
             return None
         known = self.tree.node(key)
-        return self.who(known, case) if known is not None else Who(key.pid, key.start_ticks)
+        return (
+            self.who(known, case, born_ns) if known is not None else Who(key.pid, key.start_ticks)
+        )
 
-    def who(self, node: Node, case: Case | None = None) -> Who:
-        """Return a process in short."""
-        role = str(case.role(node)) if case is not None else self.role(node)
-        return Who(node.key.pid, node.key.start_ticks, role, node.comm)
+    def who(self, node: Node, case: Case, ts_boot_ns: int | None) -> Who:
+        """Return a process in short, with its role at an instant."""
+        return Who(node.key.pid, node.key.start_ticks, str(case.role(node, ts_boot_ns)), node.comm)
 
     def role(self, node: Node) -> str:
         """Return the role of a process outside of any attempt."""

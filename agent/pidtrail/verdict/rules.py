@@ -155,7 +155,10 @@ def orphaned_still_running(case: Case) -> Finding | None:
         adopted = node.exit.ppid if node.exit is not None else None
         by = f", adopted by process {adopted}" if adopted is not None and case.tree.node(
             node.first_parent) in gone else ""  # fmt: skip
-        names = " and ".join(f"{case.role(n)} {n.key.pid} {ended_in_words(n)}" for n in gone)
+        born_ns = node.fork.ts_boot_ns if node.fork is not None else None
+        names = " and ".join(
+            f"{case.role(n, born_ns)} {n.key.pid} {ended_in_words(n)}" for n in gone
+        )
         return Finding(
             "orphaned-still-running", "explained", "proved",
             f"{names}, and process {node.key.pid} of {case.name()} lived on{by} ({word}); it "
