@@ -208,7 +208,7 @@ class Ledger:
         """Take a part that was ended on purpose from the list of those that should run."""
         self._pieces.remove(piece)
 
-    def stop_all(self, *, grace_s: float = 8) -> None:
+    def stop_all(self, *, grace_s: float = 6) -> None:
         """
         End every part, then every process that came of any, also reparented ones.
 

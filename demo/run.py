@@ -14,9 +14,11 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 import msgspec
@@ -28,7 +30,7 @@ from demo import BUILD
 from demo.airflow3 import database_url, migrated_template
 from demo.claims import CLAIMS, Evidence, disagreements, how_it_ended, runners
 from demo.environment import InstallError, install, say
-from demo.processes import StageError
+from demo.processes import StageError, clear_leftovers
 from demo.stage import LONG, RESTART, RETRY, VERSION
 from demo.witness import read_notes
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
@@ -41,7 +43,7 @@ VERDICTS = FOLDER / "verdicts.json"
 
 _PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 _TRACE_TIMEOUT_S = 280
-_STOP_TIMEOUT_S = 40
+_STOP_TIMEOUT_S = 25
 _WIDTH = 150  # of the tables, where there is no terminal to ask
 
 
@@ -49,11 +51,21 @@ class DemoError(Exception):
     """The demo cannot go on; the text is one line that says why."""
 
 
+class Interrupted(BaseException):
+    """A signal asks the demo to end; `by_terminal` if the terminal told all its processes."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.by_terminal = signum == signal.SIGINT
+
+
 def main() -> int:
     """Install, trace, explain, print; status as the module says."""
     if os.geteuid():
         say("the demo needs root: it loads kernel probes")
         return 1
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, _interrupt)
     try:
         lock = _only_demo()
         # Before the trace, so that only the play itself is watched.
@@ -61,7 +73,7 @@ def main() -> int:
         _trace()
         report = _explain()
         evidence = _gather(report)
-    except (DemoError, InstallError, StageError) as error:
+    except (DemoError, InstallError, StageError, Interrupted) as error:
         say(f"demo: {error}")
         return 1
     lock.close()
@@ -70,6 +82,12 @@ def main() -> int:
     for line in differences:
         say(f"demo: {line}")
     return 1 if differences else 0
+
+
+def _interrupt(signum: int, _frame: FrameType | None) -> None:
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, signal.SIG_IGN)
+    raise Interrupted(signum)
 
 
 def _only_demo() -> IO[str]:
@@ -94,18 +112,30 @@ def _trace() -> None:
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as trace:
         try:
             status = trace.wait(_TRACE_TIMEOUT_S)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired) as error:
-            # A Ctrl-C has reached the whole group; after a time-out nobody else tells them.
-            trace.terminate()
-            try:
-                trace.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                trace.kill()
-            raise DemoError(f"stopped ({type(error).__name__}); logs are in {HOME}") from error
+        except (Interrupted, subprocess.TimeoutExpired) as error:
+            _end(trace, told=isinstance(error, Interrupted) and error.by_terminal)
+            # Whoever had to be killed could not clear up after itself.
+            clear_leftovers()
+            why = error if isinstance(error, Interrupted) else f"no end in {_TRACE_TIMEOUT_S} s"
+            raise DemoError(f"stopped: {why}; logs are in {HOME}") from error
     if status:
         raise DemoError(f"pidtrail trace ended with status {status}; logs are in {HOME}")
     if not PLAYED.is_file() or not RECORDING.is_file():
         raise DemoError(f"pidtrail trace left no {RECORDING}")
+
+
+def _end(trace: subprocess.Popen[bytes], *, told: bool) -> None:
+    """End the trace and all it runs; `told` if it has had a signal: a second one means at once."""
+    steps = [trace.terminate, trace.kill]
+    if told:
+        steps.insert(0, lambda: None)
+    for step in steps:
+        step()
+        try:
+            trace.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return
 
 
 def _explain() -> Report:

@@ -23,7 +23,7 @@ from demo.airflow3 import migrated_template
 from demo.airflow_host import free_ports
 from demo.environment import InstallError, install
 from demo.postgres import database_url as postgres_url
-from demo.processes import StageError
+from demo.processes import StageError, clear_leftovers
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
 
@@ -107,6 +107,7 @@ def play(version: str, folder: Path) -> Session:
         except subprocess.TimeoutExpired:
             trace.terminate()
             trace.wait(40)
+            clear_leftovers()
             status = -1
     if status:
         pytest.fail(f"trace: status {status}\n{log.read_text(errors='replace')}", pytrace=False)
