@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 
 NS_PER_SECOND = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_SECOND = -62_135_596_800
+LAST_SECOND = 253_402_300_799
 
 
 def ticks_of(start_boottime_ns: int, clk_tck: int = 100) -> int:
@@ -33,10 +35,15 @@ def wall_ns(ts_boot_ns: int, wall_offset_ns: int) -> int:
 
 
 def rfc3339(epoch_ns: int) -> str:
-    """Return an instant as RFC 3339, UTC, e.g. `2026-01-31T08:00:00.000000001Z`."""
+    """
+    Return an instant as RFC 3339, UTC, e.g. `2026-01-31T08:00:00.000000001Z`.
+
+    RFC 3339 has the years 1 to 9999; what lies beyond, in a damaged recording,
+    becomes the first or last of their seconds.
+    """
     seconds, nanoseconds = divmod(epoch_ns, NS_PER_SECOND)
-    moment = EPOCH + timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+    moment = EPOCH + timedelta(seconds=min(max(seconds, FIRST_SECOND), LAST_SECOND))
+    return f"{moment.isoformat()[:19]}.{nanoseconds:09d}Z"
 
 
 def epoch_ns_of(moment: datetime) -> int:

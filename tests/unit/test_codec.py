@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pidtrail import codec
+from pidtrail.clock import epoch_ns_of_text, rfc3339
 from pidtrail.errors import RecordingError
 from pidtrail.events import Exit, Fork, Unknown, decode_wstatus
 from tests.unit.records import EVENTS, NEWER, SMALL, header
@@ -112,6 +113,15 @@ def test_a_wait_status_is_an_exit_code_or_a_signal(wstatus: int) -> None:
     assert (exit_code is None) != (termsig is None)
     assert termsig is None or 1 <= termsig <= 127
     assert not (core_dumped and termsig is None)
+
+
+@given(st.integers())
+def test_every_instant_has_a_time(epoch_ns: int) -> None:
+    """A damaged recording may hold any number; writing it out must not end for that."""
+    text = rfc3339(epoch_ns)
+
+    assert len(text) == len("2026-01-31T08:00:00.000000001Z")
+    assert abs(epoch_ns) > 2**62 or (epoch_ns_of_text(text) or 0) // 1000 == epoch_ns // 1000
 
 
 def test_a_record_is_never_changed() -> None:

@@ -37,7 +37,8 @@ class Replay:
             raise RecordingError(f"{name}: no such file")
         if path.is_dir():
             raise RecordingError(f"{name} is a directory")
-        if is_sqlite(path):
+        # Looking into a pipe takes away what is looked at, and SQLite reads files only.
+        if path.is_file() and is_sqlite(path):
             self.recording = Recording(path)
             self.header: Header = self.recording.header
             return
