@@ -5,7 +5,6 @@ One line per process, parents above their children, ordered by birth. Everything
 that a process or Airflow chose to call something goes through `visible`.
 """
 
-# ruff: noqa: RUF001 (a dash between two instants, and a sign for "times")
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,5 @@
 """Verdicts as text for people: a line per attempt, then a sentence for each."""
 
-# ruff: noqa: RUF001, RUF002 (a dash where there is nothing to show)
 from __future__ import annotations
 
 import io
