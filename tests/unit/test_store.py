@@ -61,7 +61,7 @@ def in_another_process(code: str, path: Path) -> subprocess.CompletedProcess[str
     )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(EVENTS, max_size=8))
 def test_what_went_in_comes_out(tmp_path: Path, events: list[Any]) -> None:
     """The same events in the same order, whatever is in them, and the same header."""
