@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -133,6 +133,7 @@ def test_the_order_of_arrival_changes_nothing(events: list[Event]) -> None:
     assert view(grow(events)) == view(grow(LIFETIME))
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_the_order_of_any_records_changes_nothing(data: st.DataObject) -> None:
     """Also of those that contradict each other: two births, a process that is its own parent."""
@@ -141,6 +142,7 @@ def test_the_order_of_any_records_changes_nothing(data: st.DataObject) -> None:
     assert view(grow(data.draw(st.permutations(events)))) == view(grow(events))
 
 
+@settings(max_examples=50)
 @given(FAMILY, st.lists(st.integers(0, 11)))
 def test_hearing_it_twice_changes_nothing(events: list[Event], again: list[int]) -> None:
     """A snapshot repeats what events said, and a stream may be read twice."""
@@ -149,6 +151,7 @@ def test_hearing_it_twice_changes_nothing(events: list[Event], again: list[int])
     assert view(grow(twice)) == view(grow(events))
 
 
+@settings(max_examples=50)
 @given(st.lists(EVENTS, max_size=20))
 def test_apply_takes_any_record(events: list[Event]) -> None:
     """No record of any kind, with anything in it, raises; nor does looking at the result."""
@@ -236,6 +239,7 @@ def test_facts_of_a_process_are_bounded() -> None:
     assert forwards.nodes[ProcessKey(1, 1)].titles[0].title == "10"
 
 
+@settings(max_examples=50)
 @given(FAMILY, st.integers(0, 32), st.integers(1, 4), st.frozensets(FEW))
 def test_forgetting_keeps_the_living_and_their_lineage(
     events: list[Event], before_ns: int, times: int, held: frozenset[int]
