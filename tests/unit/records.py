@@ -6,7 +6,7 @@ import typing
 from typing import Any
 
 from hypothesis import strategies as st
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from pidtrail import events
 from pidtrail.codec import CLASSES
@@ -27,6 +27,7 @@ TASKS = st.builds(
     ti_id=st.none() | TEXT,
 )
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
+    UnsetType: st.just(UNSET),
     int: BIG,
     str: TEXT,
     bool: st.booleans(),
