@@ -80,9 +80,9 @@ class Attribution:
 
     def inherit(self, event: Fork, key: ProcessKey) -> None:
         """Give a new process the task instance of who forked it."""
-        if event.ppid is None:
+        if event.parent_key is None:
             return
-        parent = self.labels.get(ProcessKey(event.ppid, event.parent_start_ticks))
+        parent = self.labels.get(event.parent_key)
         role = CHILD_ROLE.get(parent.role) if parent else None
         if parent is not None and role is not None:
             self.labels[key] = Label(parent.task, role)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 NS_PER_SECOND = 1_000_000_000
+TICK_NS = NS_PER_SECOND // 100
+"""USER_HZ is 100 on every architecture we run on (include/asm-generic/param.h)."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_SECOND = -62_135_596_800
 LAST_SECOND = 253_402_300_799

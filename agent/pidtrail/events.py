@@ -25,11 +25,13 @@ class ProcessKey(NamedTuple):
     One process of one boot: tgid and start time in USER_HZ ticks.
 
     `start_ticks` is None where a source could not know it; such a process is
-    unconfirmed and never supports a confident verdict.
+    unconfirmed and never supports a confident verdict. Two of those that had the
+    same number are told apart by `born_ns`, when the source heard of the birth.
     """
 
     pid: int
     start_ticks: int | None
+    born_ns: int | None = None
 
 
 class TaskRef(msgspec.Struct, frozen=True, gc=False):
@@ -98,7 +100,18 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
     airflow_problem: str | None = None
 
 
-class Record(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
+class Unconfirmed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """
+    The field that only records of an unconfirmed process have.
+
+    `born_ns` is CLOCK_BOOTTIME of when its birth was told, for a process whose
+    start could not be learned any more.
+    """
+
+    born_ns: int | UnsetType = UNSET
+
+
+class Record(Unconfirmed, frozen=True, gc=False, tag_field="type"):
     """
     Fields common to all records.
 
@@ -117,7 +130,11 @@ class Record(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     @property
     def key(self) -> ProcessKey | None:
         """The process that the record speaks of, or None if it speaks of none."""
-        return None if self.pid is None else ProcessKey(self.pid, self.start_ticks)
+        if self.pid is None:
+            return None
+        if self.start_ticks is None and self.born_ns is not UNSET:
+            return ProcessKey(self.pid, None, self.born_ns)
+        return ProcessKey(self.pid, self.start_ticks)
 
 
 class Fork(Record, frozen=True, gc=False, tag="fork"):
@@ -136,7 +153,17 @@ class Fork(Record, frozen=True, gc=False, tag="fork"):
     ns_pids: list[int] | None = None
     pid_ns: int | None = None
     cgroup_id: int | None = None
+    parent_born_ns: int | UnsetType = UNSET
     extra: dict[str, Any] | UnsetType = UNSET
+
+    @property
+    def parent_key(self) -> ProcessKey | None:
+        """The parent at birth, or None if it is not known."""
+        if self.ppid is None:
+            return None
+        if self.parent_start_ticks is None and self.parent_born_ns is not UNSET:
+            return ProcessKey(self.ppid, None, self.parent_born_ns)
+        return ProcessKey(self.ppid, self.parent_start_ticks)
 
 
 class Exec(Record, frozen=True, gc=False, tag="exec"):

@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
+from pidtrail.clock import TICK_NS
 from pidtrail.events import (
     Event,
     Exec,
@@ -47,8 +48,6 @@ from pidtrail.events import (
 MAX_FACTS: Final = 4096
 """Of a kind, per process; the newest stay. A worker of thousands of tasks has as many titles."""
 
-NS_PER_TICK: Final = 10_000_000
-"""USER_HZ is 100 wherever Linux runs (include/asm-generic/param.h); alpha alone has 1024."""
 
 FactT = TypeVar("FactT", bound=Record)
 
@@ -102,9 +101,7 @@ class Node:
     @property
     def birth_parent(self) -> ProcessKey | None:
         """Who was real_parent at birth; None if we came later."""
-        if self.fork is None or self.fork.ppid is None:
-            return None
-        return ProcessKey(self.fork.ppid, self.fork.parent_start_ticks)
+        return self.fork.parent_key if self.fork is not None else None
 
     @property
     def first_parent(self) -> ProcessKey | None:
@@ -163,7 +160,7 @@ class Node:
         if self.fork is not None:
             return self.fork.ts_boot_ns
         ticks = self.key.start_ticks
-        return None if ticks is None else ticks * NS_PER_TICK
+        return self.key.born_ns if ticks is None else ticks * TICK_NS
 
     @property
     def ended_ns(self) -> int | None:
@@ -291,7 +288,8 @@ class ProcessTree:
                 return first
             owner = self.at(last.ppid, last.ts_boot_ns)
             return owner.key if owner is not None else ProcessKey(last.ppid, None)
-        key = ProcessKey(last.ppid, last.parent_start_ticks)
+        told = last.parent_key if isinstance(last, Fork) else None
+        key = told or ProcessKey(last.ppid, last.parent_start_ticks)
         known = self.nodes.get(key)
         gone = known is not None and known.ended_ns is not None
         return None if gone and node.ended_ns is None else key
@@ -334,7 +332,9 @@ class ProcessTree:
 
 def order(key: ProcessKey) -> tuple[int, int]:
     """Return what processes are ordered by: start, then number; unknown starts come first."""
-    return (key.start_ticks if key.start_ticks is not None else -1, key.pid)
+    if key.start_ticks is None:
+        return ((key.born_ns or 0) // TICK_NS, key.pid)
+    return (key.start_ticks, key.pid)
 
 
 def on_exec(_tree: ProcessTree, node: Node, event: Exec) -> None:

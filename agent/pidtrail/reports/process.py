@@ -159,7 +159,7 @@ def process_of(tree: ProcessTree, node: Node, header: Header, label: Label = NOT
             Image(rfc3339(record.ts_boot_ns + offset), record.filename, record.argv)
             for record in node.execs
         ],
-        children=[Who(*child.key) for child in tree.children(node.key)],
+        children=[Who(child.key.pid, child.key.start_ticks) for child in tree.children(node.key)],
     )
 
 

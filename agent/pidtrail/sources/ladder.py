@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pidtrail.errors import SourceUnavailable, UsageError
+from pidtrail.sources.connector import ConnectorSource
 from pidtrail.sources.core import CoreSource
 from pidtrail.sources.source import Source
 
 AUTO: Final = "auto"
 
 
-SOURCES: Final[dict[str, Callable[[], Source]]] = {"core": CoreSource}
+SOURCES: Final[dict[str, Callable[[], Source]]] = {
+    "core": CoreSource,
+    "connector": ConnectorSource,
+}
 """All that are built, best first."""
 
 

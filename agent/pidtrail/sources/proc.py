@@ -54,6 +54,33 @@ def ppid(pid: int) -> int | None:
     return int(fields[1]) or None if fields else None
 
 
+def comm(pid: int) -> str | None:
+    """Return the name of at most 15 bytes, or None."""
+    raw = read_bytes(pid, "comm", 64)
+    return raw.rstrip(b"\n").decode("utf-8", "replace") if raw else None
+
+
+def status_value(pid: int, name: bytes) -> list[bytes] | None:
+    """Return the words behind `name:` in /proc/PID/status, or None."""
+    raw = read_bytes(pid, "status", 8192)
+    for line in (raw or b"").splitlines():
+        if line.startswith(name + b":"):
+            return line.split()[1:]
+    return None
+
+
+def ns_pids(pid: int) -> list[int] | None:
+    """Return its numbers from the namespace of this /proc inwards (NSpid), or None."""
+    words = status_value(pid, b"NSpid")
+    return [int(word) for word in words] if words else None
+
+
+def thread_count(pid: int) -> int | None:
+    """Return how many threads it has, a leader that ended before the others included, or None."""
+    words = status_value(pid, b"Threads")
+    return int(words[0]) if words else None
+
+
 def argv(pid: int) -> list[str] | None:
     """Return the command line with secrets removed, or None; a title comes back as one item."""
     raw = read_bytes(pid, "cmdline")

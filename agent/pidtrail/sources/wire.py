@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from pidtrail.clock import TICK_NS
 from pidtrail.events import (
     Event,
     Exec,
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 ABI_VERSION: Final = 1
 NS_LEVELS: Final = 8
 ORIGIN: Final = "core"
-TICK_NS: Final = 10_000_000
-"""USER_HZ is 100 on every architecture we run on (include/asm-generic/param.h)."""
 
 KIND_FORK, KIND_EXEC, KIND_TITLE, KIND_EXIT, KIND_REAP = 1, 2, 3, 4, 5
 KIND_SIGNAL, KIND_OOM, KIND_MIGRATE, KIND_TASK, KIND_SELF = 6, 7, 8, 9, 10

@@ -58,7 +58,7 @@ def killed_by(node: Node, tree: ProcessTree, role_of: Callable[[Node], str]) -> 
 
 def is_self(record: Signal, node: Node) -> bool:
     """Return whether a process sent a signal to itself."""
-    return (record.sender_pid, record.sender_start_ticks) == node.key
+    return (record.sender_pid, record.sender_start_ticks) == node.key[:2]
 
 
 def sender(record: Signal, tree: ProcessTree, role_of: Callable[[Node], str]) -> Who | None:

@@ -197,7 +197,7 @@ class Judge:
         """Return what is known of one process."""
         node, ended = member.node, member.node.exit
         first = node.first_parent
-        # A 3.x worker supervises one task instance after the other: what counts is what it was then.
+        # A 3.x worker supervises one task after the other: what counts is what it was then.
         born_ns = node.fork.ts_boot_ns if node.fork is not None else None
         adopted = ended.ppid if ended is not None else None
         return ProcessReport(
