@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pidtrail.events import Exit, Fork, Observed, Reap
+from pidtrail.events import Event, Exit, Fork, Observed, Reap
 from pidtrail.sources.source import Source
 from tests.contract.story import Story
+
+
+def key_of(event: Event) -> tuple[int | None, int | None]:
+    """Return what the program itself knows of a process: number and start in ticks."""
+    return event.pid, event.start_ticks
 
 
 @pytest.mark.parametrize("attempt", range(5))
@@ -40,22 +45,21 @@ def test_late_start_misses_nothing_and_doubles_nothing(
     true = {(line["pid"], line["start"]): line for line in people}
     present = {key for key in true if when.get(key[0], opened_ns + 1) > opened_ns}
 
-    born = Counter(event.key for event in told.events if isinstance(event, Fork))
-    there = Counter(event.key for event in told.snapshot)
-    ends = Counter(event.key for event in told.events if isinstance(event, Exit))
-    reaps = Counter(event.key for event in told.events if isinstance(event, Reap))
+    born = Counter(key_of(event) for event in told.events if isinstance(event, Fork))
+    there = Counter(key_of(event) for event in told.snapshot)
+    ends = Counter(key_of(event) for event in told.events if isinstance(event, Exit))
+    reaps = Counter(key_of(event) for event in told.events if isinstance(event, Reap))
     for counted in (born, there, ends, reaps):
         assert set(counted.values()) <= {1}
 
     known = set(born) | set(there)
     assert present - known == set(), "alive when we were open, and never mentioned"
     assert set(ends) - known == set(), "an end without a beginning"
-    dead = {event.key for event in told.snapshot if isinstance(event, Observed) and event.dead}
+    dead = {key_of(event) for event in told.snapshot if isinstance(event, Observed) and event.dead}
     assert present - set(ends) - dead == set(), "alive, and no end"
     assert known - set(true) == set(), "nobody of this tree"
 
     for birth in told.events:
         if isinstance(birth, Fork):
-            assert birth.key is not None
-            assert birth.ppid == true[birth.key.pid, birth.key.start_ticks]["ppid"]
+            assert birth.ppid == true[key_of(birth)]["ppid"]
             assert (birth.ppid, birth.parent_start_ticks) in known, "a parent that nobody knows"

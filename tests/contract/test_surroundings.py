@@ -12,7 +12,7 @@ from pidtrail.errors import SourceUnavailable
 from pidtrail.events import Exec, Exit, Fork, Observed, Signal
 from pidtrail.sources import core, proc
 from tests.contract.inside import ROOT, tell_inside
-from tests.contract.story import Told
+from tests.contract.story import Told, own_pid_max
 from tests.programs.build import program
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf]
@@ -48,6 +48,20 @@ def test_agent_in_its_own_namespace_speaks_its_numbers(depth: int) -> None:
     assert root.ns_pids is not None
     assert len(root.ns_pids) >= depth + 1
     assert root.ns_pids[-1] == told.root
+
+
+@pytest.mark.skipif(not own_pid_max(), reason="kernel.pid_max is the whole host's before 6.14")
+def test_numbers_that_wrap_under_the_agent() -> None:
+    """The agent's own numbers come round several times; no two processes are one."""
+    count = 800
+    few_numbers = ("sh", "-c", 'echo 450 >/proc/sys/kernel/pid_max && exec "$@"', "sh")
+
+    told = told_inside((*NEW_NAMESPACE, *few_numbers), "storm", str(count), "1")
+
+    births = [event for event in told.events if isinstance(event, Fork)]
+    assert len(births) == count
+    assert len({event.pid for event in births}) < 450
+    assert len({(event.pid, event.start_ns) for event in births}) == count
 
 
 def test_nested_numbers_seen_from_inside() -> None:
