@@ -17,7 +17,7 @@ help() {
 usage: ./do TARGET [ARGUMENT...]        (or: make TARGET ARGS="ARGUMENT...")
 
   setup           install what is needed and make .venv/bin/pidtrail
-  demo            trace a real Airflow and explain every PID (root; about 5 minutes)
+  demo            trace a real Airflow and explain every PID (root; a few minutes)
   test            lint, types and all tests, real Airflow included (root)
   test ARGUMENT.. only pytest, with these arguments, e.g. ./do test tests/unit -k tree
   check           lint, types and the tests that need no privileges (under 2 minutes)
