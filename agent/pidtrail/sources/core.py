@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
+from pidtrail.clock import TICK_NS
 from pidtrail.errors import SourceUnavailable
 from pidtrail.events import Event, Fidelity, Lost, Observed, Reap
 from pidtrail.sources import capabilities, proc, wire
@@ -253,7 +254,7 @@ class CoreSource:
             if self.objects[0].delete("zombies", key):
                 self.seq += 1
                 start_ns, pid = wire.PROCESS_KEY.unpack(key)[0], old[key][1] or None
-                ticks = start_ns // wire.TICK_NS
+                ticks = start_ns // TICK_NS
                 events.append(Reap(self.seq, now_ns, self.name, pid, ticks, start_ns))
         self.gone = gone - self.gone
 

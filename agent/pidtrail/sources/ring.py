@@ -27,19 +27,27 @@ class Ring:
     """
     The consumer side of one BPF_MAP_TYPE_RINGBUF map.
 
-    `fd` is the map's; `size` its max_entries, a power of two. The data is mapped
-    once, not twice as libbpf does: each mapping counts as resident memory. A
-    batch that wraps is joined instead.
+    `fd` is the map's; `size` its max_entries, a power of two. Mapped pages count as resident
+    memory from the start (remap_vmalloc_range), so only a window of the data is mapped, and
+    moved along. The kernel lays the data out twice in a row: a window may run over the end.
     """
 
     def __init__(self, fd: int, size: int) -> None:
         page = mmap.PAGESIZE
+        self.fd = fd
         self.size = size
         self.consumer_page = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self.pages = mmap.mmap(fd, page + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
-        self.data_at = page
+        self.producer_page = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self.consumer = ctypes.c_ulong.from_buffer(self.consumer_page)
+        self.window = self.map_window(0)
         self.barrier = threading.Lock()
+
+    def map_window(self, first: int) -> mmap.mmap:
+        """Map two batches of data from an offset in the ring on."""
+        self.window_at = first
+        data = 2 * mmap.PAGESIZE
+        length = min(2 * BATCH_BYTES, 2 * self.size - first)
+        return mmap.mmap(self.fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=data + first)
 
     def read(self) -> tuple[bytes, list[tuple[int, int]]]:
         """
@@ -49,44 +57,41 @@ class Ring:
         is given back to the kernel before it returns.
         """
         start = self.consumer.value
-        end = min(int.from_bytes(self.pages[:8], "little"), start + BATCH_BYTES)
-        if start == end:
+        limit = int.from_bytes(self.producer_page[:8], "little") - start
+        if limit == 0:
             return b"", []
-        stop, records = self.committed(start, end)
+        at = start & (self.size - 1)
+        first = at - at % BATCH_BYTES
+        if first != self.window_at:
+            self.window.close()
+            self.window = self.map_window(first)
+        length, records = self.committed(at - first, min(limit, BATCH_BYTES))
         # The headers decide what is committed, so they must be read before the data. x86 keeps
         # that order by itself; elsewhere taking a lock is the barrier that does.
         with self.barrier:
-            data = self.copy(start, stop)
-        self.consumer.value = stop
+            data = self.window[at - first : at - first + length]
+        self.consumer.value = start + length
         return data, records
 
-    def committed(self, start: int, end: int) -> tuple[int, list[tuple[int, int]]]:
-        """Return where the committed records stop, and (offset from start, length) of each."""
-        at = start
-        mask, base, pages = self.size - 1, self.data_at, self.pages
+    def committed(self, at: int, limit: int) -> tuple[int, list[tuple[int, int]]]:
+        """Return how many bytes from `at` are committed, and (offset, length) of each record."""
+        done = 0
+        window = self.window
         records: list[tuple[int, int]] = []
-        while at < end:
-            word, _ = HEADER.unpack_from(pages, base + (at & mask))
+        while done < limit:
+            word, _ = HEADER.unpack_from(window, at + done)
             length = word & ~(BUSY | DISCARD)
-            following = at + ((length + 15) & ~7)
-            if word & BUSY or (following > end and records):
+            following = done + ((length + 15) & ~7)
+            if word & BUSY or (following > limit and records):
                 break
             if not word & DISCARD:
-                records.append((at + 8 - start, length))
-            at = following
-        return at, records
-
-    def copy(self, start: int, stop: int) -> bytes:
-        """Return the bytes between two positions as one piece."""
-        first, length = start & (self.size - 1), stop - start
-        tail = self.size - first
-        base = self.data_at
-        if length <= tail:
-            return self.pages[base + first : base + first + length]
-        return self.pages[base + first : base + self.size] + self.pages[base : base + length - tail]
+                records.append((done + 8, length))
+            done = following
+        return done, records
 
     def close(self) -> None:
         """Unmap."""
         del self.consumer
         self.consumer_page.close()
-        self.pages.close()
+        self.producer_page.close()
+        self.window.close()
