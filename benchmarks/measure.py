@@ -7,6 +7,7 @@ all its threads, so it can be read at the instant when set-up is over.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -110,6 +111,14 @@ class Watched:
             self.gone = True
 
 
+@dataclass(frozen=True)
+class Took:
+    """How long a storm took by the clock, and in CPU time, in which others' load does not count."""
+
+    wall_ns: int
+    cpu_ns: int
+
+
 class Storm:
     """The storm program behind its gate; the same for everyone who watches."""
 
@@ -124,10 +133,11 @@ class Storm:
         """Return the number of the parent of all."""
         return self.process.pid
 
-    def run(self) -> str:
-        """Let it go, wait for its end, and return the line it says."""
+    def run(self) -> Took:
+        """Let it go, wait for its end, and return how long it says it took."""
         said, _ = self.process.communicate(b"!", timeout=PATIENCE_S)
-        return said.decode()
+        line = json.loads(said)
+        return Took(line["elapsed_ns"], line["cpu_ns"])
 
     def kill(self) -> None:
         """End it if it never ran."""

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Storm, Watched
+from benchmarks.measure import Storm, Took, Watched
 from benchmarks.peers import TOOLS, Pidtrail, Tool
 
 FORKS = 60_000
@@ -31,18 +31,13 @@ def say(what: str) -> None:
     print(f"==> {what}", file=sys.stderr, flush=True)
 
 
-def elapsed_ns(line: str) -> int:
-    """Return how long the storm says it took."""
-    return int(json.loads(line)["elapsed_ns"])
-
-
-def watched_storm(tool: Tool, forks: int, width: int, place: Path) -> tuple[Watched, int]:
+def watched_storm(tool: Tool, forks: int, width: int, place: Path) -> tuple[Watched, Took]:
     """Run one storm under one tool; return the tool, ended, and how long the storm took."""
     storm = Storm(forks, width)
     watched: Watched | None = None
     try:
         watched = tool.start(storm.pid, place)
-        took = elapsed_ns(storm.run())
+        took = storm.run()
         watched.stop()
     finally:
         storm.kill()
@@ -59,8 +54,8 @@ def measure_tool(tool: Tool, forks: int, width: int, place: Path) -> dict[str, A
         "cpu_us_per_event": round((cost.cpu_ns - cost.cpu_before_ns) / events / 1000, 3),
         "cpu_us_per_event_with_start": round(cost.cpu_ns / events / 1000, 3),
         "cpu_s": round(cost.cpu_ns / 1e9, 3),
-        "storm_s": round(took / 1e9, 3),
-        "events_per_s": round(events / (took / 1e9)),
+        "storm_s": round(took.wall_ns / 1e9, 3),
+        "events_per_s": round(events / (took.wall_ns / 1e9)),
         "seen": dict(sorted(seen.items())),
         # Others' processes are in the peers' counts too, so theirs may hide a loss, never make one.
         "lost": max(0, forks - seen["fork"]) + max(0, forks - seen["exit"]),
@@ -72,16 +67,16 @@ def measure_tool(tool: Tool, forks: int, width: int, place: Path) -> dict[str, A
     }
 
 
-def bare_storm(forks: int, width: int) -> int:
+def bare_storm(forks: int, width: int) -> Took:
     """Return how long a storm takes that nobody watches."""
     storm = Storm(forks, width)
     try:
-        return elapsed_ns(storm.run())
+        return storm.run()
     finally:
         storm.kill()
 
 
-def untracked_storm(forks: int, width: int, place: Path) -> tuple[int, float]:
+def untracked_storm(forks: int, width: int, place: Path) -> tuple[Took, float]:
     """Return how long a storm takes while pidtrail follows another, and its time to attach."""
     other = subprocess.Popen(["sleep", "600"])
     watched: Watched | None = None
@@ -98,25 +93,35 @@ def untracked_storm(forks: int, width: int, place: Path) -> tuple[int, float]:
 
 
 def measure_slowdown(rounds: int, forks: int, width: int, place: Path) -> dict[str, Any]:
-    """Run bare, traced and untracked storms in turn, so that drift of the machine hits all."""
-    traced, untracked, again, attach = [], [], [], []
+    """
+    Compare traced and untracked storms each with the bare ones just before and after.
+
+    So a drift of the machine hits both sides. The middle bare storm of a round beside
+    the other two is what this comparison makes of no difference at all.
+    """
+    wall: dict[str, list[float]] = {"traced": [], "untracked": [], "nobody_watching": []}
+    cpu: dict[str, list[float]] = {"traced": [], "untracked": [], "nobody_watching": []}
+    attach = []
     for number in range(rounds):
         say(f"slowdown, round {number + 1} of {rounds}")
-        bare = bare_storm(forks, width)
-        watched, took = watched_storm(Pidtrail(), forks, width, place)
-        attach.append(watched.cost.attach_s)
-        traced.append(took / bare)
-        took, attached = untracked_storm(forks, width, place)
-        attach.append(attached)
-        untracked.append(took / bare)
-        # The noise of the machine in the same terms: nobody watches either time.
-        again.append(bare_storm(forks, width) / bare)
+        first = bare_storm(forks, width)
+        watched, traced = watched_storm(Pidtrail(), forks, width, place)
+        middle = bare_storm(forks, width)
+        untracked, attached = untracked_storm(forks, width, place)
+        last = bare_storm(forks, width)
+        attach += [watched.cost.attach_s, attached]
+        for name, took, before, after in (
+            ("traced", traced, first, middle),
+            ("untracked", untracked, middle, last),
+            ("nobody_watching", middle, first, last),
+        ):
+            wall[name].append(2 * took.wall_ns / (before.wall_ns + after.wall_ns))
+            cpu[name].append(2 * took.cpu_ns / (before.cpu_ns + after.cpu_ns))
     return {
         "forks": forks,
         "rounds": rounds,
-        "traced": summary(traced),
-        "untracked": summary(untracked),
-        "noise_nobody_watching": summary(again),
+        "wall": {name: summary(values) for name, values in wall.items()},
+        "storms_own_cpu": {name: summary(values) for name, values in cpu.items()},
         "attach_s": summary(attach),
     }
 

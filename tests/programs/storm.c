@@ -6,6 +6,16 @@
 
 static char padding[128 * 1024];
 
+/* CPU time of this process and of all that it reaped. */
+static long long used_ns(int who)
+{
+	struct rusage used;
+
+	getrusage(who, &used);
+	return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000000LL +
+	       (used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1000LL;
+}
+
 int main(int argc, char **argv)
 {
 	long count = argc > 1 ? atol(argv[1]) : 1000;
@@ -40,7 +50,8 @@ int main(int argc, char **argv)
 		codes += WEXITSTATUS(status);
 		running--;
 	}
-	say("{\"at\":\"storm\",\"pid\":%d,\"count\":%lld,\"codes\":%lld,\"elapsed_ns\":%lld}", getpid(), forked,
-	    codes, now_ns() - began);
+	say("{\"at\":\"storm\",\"pid\":%d,\"count\":%lld,\"codes\":%lld,\"elapsed_ns\":%lld,"
+	    "\"cpu_ns\":%lld}", getpid(), forked, codes, now_ns() - began,
+	    used_ns(RUSAGE_SELF) + used_ns(RUSAGE_CHILDREN));
 	return 0;
 }
