@@ -44,9 +44,10 @@ def test_counters_are_those_of_wait4(told_by: Tell, how: str, threads: int) -> N
         assert least <= ours <= theirs
         assert theirs - ours <= after_the_record(threads), (ours, theirs)
     assert end.involuntary_switches is not None
+    # How often it gives way while its memory is taken down (cond_resched) is up to the others.
     assert end.involuntary_switches <= told_parent["nivcsw"]
-    assert told_parent["nivcsw"] - end.involuntary_switches <= after_the_record(threads)
     assert end.major_faults == told_parent["majflt"]
+    assert end.max_rss_kib == told_parent["maxrss_kib"]
     assert end.utime_ns is not None
     assert end.stime_ns is not None
     ours_us = (end.utime_ns + end.stime_ns) // 1000

@@ -13,6 +13,7 @@ from pidtrail.events import Exit, Oom, Signal
 from tests.contract.conftest import Tell
 
 MEMORY_V1 = Path("/sys/fs/cgroup/memory")
+UNIFIED = Path("/sys/fs/cgroup")
 LIMIT_BYTES = 30 << 20
 
 
@@ -62,13 +63,23 @@ def test_abort_is_a_signal_from_itself(told_by: Tell) -> None:
 
 @pytest.fixture
 def small_cgroup() -> Iterator[Path]:
-    """Return the cgroup.procs of a memory cgroup with a limit of 30 MB."""
-    if not (MEMORY_V1 / "memory.limit_in_bytes").exists():
-        pytest.skip("no v1 memory controller at /sys/fs/cgroup/memory")
-    group = MEMORY_V1 / f"pidtrail-test-{os.getpid()}"
+    """Return the cgroup.procs of a memory cgroup, v1 or v2, with a limit of 30 MB and no swap."""
+    controllers = UNIFIED / "cgroup.subtree_control"
+    if (MEMORY_V1 / "memory.limit_in_bytes").exists():
+        parent, limits = MEMORY_V1, {"memory.limit_in_bytes": LIMIT_BYTES}
+    elif controllers.exists() and "memory" in controllers.read_text().split():
+        parent, limits = UNIFIED, {"memory.max": LIMIT_BYTES, "memory.swap.max": 0}
+    else:
+        why = "no memory controller in /sys/fs/cgroup, neither v1 nor v2"
+        if "bpf" in os.environ.get("REQUIRE", "").split(","):
+            pytest.fail(why)
+        pytest.skip(why)
+    group = parent / f"pidtrail-test-{os.getpid()}"
     group.mkdir()
     try:
-        (group / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES))
+        for name, value in limits.items():
+            if (group / name).exists():
+                (group / name).write_text(str(value))
         yield group / "cgroup.procs"
     finally:
         for line in (group / "cgroup.procs").read_text().split():

@@ -139,10 +139,17 @@ def test_self_test_refuses_nonsense() -> None:
             core.compare_identity(false, true)
 
 
-def test_source_that_refused_leaves_nothing_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+class Confused(core.CoreSource):
+    """A source that is told that it is another process than BPF sees."""
+
+    def identity(self) -> core.Identity:
+        """Return somebody else."""
+        return 4_000_000, 1, 1
+
+
+def test_source_that_refused_leaves_nothing_attached() -> None:
     """After a self-test that failed, nothing is left in the kernel."""
-    monkeypatch.setattr(os, "getppid", lambda: 4_000_000)
-    source = core.CoreSource()
+    source = Confused()
 
     with pytest.raises(SourceUnavailable, match="self-test failed"):
         source.open([os.getpid()])

@@ -124,8 +124,11 @@ class CoreSource:
         """
         found = [event for kind, event in self.walk() if kind == wire.KIND_SELF]
         read: list[Identity] = [(event.pid, event.ppid, event.start_ticks) for event in found]
-        true: Identity = (os.getpid(), os.getppid() or None, proc.start_ticks(os.getpid()))
-        compare_identity(read, true)
+        compare_identity(read, self.identity())
+
+    def identity(self) -> Identity:
+        """Return who this process is by its own account."""
+        return os.getpid(), os.getppid() or None, proc.start_ticks(os.getpid())
 
     def add_roots(self, roots: Sequence[int]) -> None:
         """Name the processes to start from."""
@@ -222,6 +225,7 @@ class CoreSource:
             events.append(self.lost(None, now_ns, reason))
         if now_ns - self.looked_ns > LOOK_AFTER_NS:
             self.looked_ns = now_ns
+            self.check_links()
             misses = sum(recursion_misses(bpf_object) for bpf_object in self.objects)
             if misses > self.skipped_runs:
                 reason = f"the kernel skipped {misses - self.skipped_runs} nested program runs"
@@ -229,6 +233,13 @@ class CoreSource:
                 events.append(self.lost(None, now_ns, reason))
             self.append_silent_reaps(events, now_ns)
         self.checked_ns = now_ns
+
+    def check_links(self) -> None:
+        """Raise SourceUnavailable if a program is not attached any more: silence is no proof."""
+        for bpf_object in self.objects:
+            lost = bpf_object.lost_links()
+            if lost:
+                raise SourceUnavailable(f"{lost} programs of {bpf_object.name} are detached")
 
     def append_silent_reaps(self, events: list[Event], now_ns: int) -> None:
         """
