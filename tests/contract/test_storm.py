@@ -94,3 +94,17 @@ def test_after_a_loss_everything_is_told_again(source: Source) -> None:
 
     kinds = Counter(type(event) for event in told.events)
     assert kinds == {Fork: 200, Exit: 201, Reap: 201, Exec: 1}
+
+
+def test_records_across_the_end_of_the_ring_come_whole(told_by: Tell) -> None:
+    """Seventeen megabytes through a ring of eight: every argument of every exec is intact."""
+    count = 1000
+    told = told_by("storm", str(count), "1", "30000", needs="has_argv")
+
+    execs = [event for event in told.events if isinstance(event, Exec) and event.pid != told.root]
+    assert len(execs) == count
+    assert {event.argv_truncated for event in execs} == {True}
+    ours = execs[0].filename
+    assert ours is not None
+    whole = [ours, "p" * (16_384 - len(ours) - 1)]
+    assert [event.argv for event in execs] == [whole] * count
