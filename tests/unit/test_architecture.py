@@ -23,7 +23,7 @@ LAYERS = (
     "reports | sinks | sources | store | lab | airflow",
     "verdict",
     "correlate",
-    "tree | attribution",
+    "tree | attribution | healing",
     "airflow.identify | codec | config",
     "airflow.commands",
     "airflow.facts",
@@ -38,8 +38,8 @@ NEIGHBOURS = {
 
 # No I/O, no clock, no threads: time and facts reach these inside records.
 PURE = {
-    *("tree", "attribution", "correlate", "verdict", "codec", "events", "clock", "redact"),
-    *("airflow.identify", "airflow.commands", "airflow.facts"),
+    *("tree", "attribution", "healing", "correlate", "verdict", "codec", "events", "clock"),
+    *("redact", "airflow.identify", "airflow.commands", "airflow.facts"),
 }
 IMPURE_MODULES = {
     *("asyncio", "ctypes", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random"),
