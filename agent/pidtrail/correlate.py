@@ -19,7 +19,16 @@ from typing import Final, NamedTuple
 from pidtrail.airflow.facts import Role
 from pidtrail.airflow.identify import env_task, log_path_task, merge
 from pidtrail.attribution import facts_of
-from pidtrail.events import AirflowFact, Exec, Observed, ProcessKey, TaskRef, TaskReported, Title
+from pidtrail.events import (
+    AirflowFact,
+    Event,
+    Exec,
+    Observed,
+    ProcessKey,
+    TaskRef,
+    TaskReported,
+    Title,
+)
 from pidtrail.tree import Node, ProcessTree, when
 
 RUNS_USER_CODE: Final = frozenset({Role.RUNNER, Role.SUDO})
@@ -67,6 +76,34 @@ class TaskRun:
     def instance(self) -> tuple[object, ...]:
         """The task instance without the try."""
         return (self.task.dag_id, self.task.task_id, self.task.run_id, self.task.map_index)
+
+
+class Gathered(NamedTuple):
+    """A stream taken apart: what the kernel did, what Airflow claims, and the observed span."""
+
+    tree: ProcessTree
+    reports: list[TaskReported]
+    facts: list[AirflowFact]
+    first_ns: int
+    last_ns: int
+
+
+def gather(events: Iterable[Event]) -> Gathered:
+    """Take a stream apart."""
+    tree = ProcessTree()
+    reports: list[TaskReported] = []
+    facts: list[AirflowFact] = []
+    first_ns = last_ns = 0
+    for event in events:
+        first_ns = first_ns or event.ts_boot_ns
+        last_ns = max(last_ns, event.ts_boot_ns)
+        if isinstance(event, TaskReported):
+            reports.append(event)
+        elif isinstance(event, AirflowFact):
+            facts.append(event)
+        else:
+            tree.apply(event)
+    return Gathered(tree, reports, facts, first_ns, last_ns)
 
 
 class Correlation(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,6 +21,7 @@ from msgspec import structs
 from pidtrail import __version__
 from pidtrail.airflow.facts import Role
 from pidtrail.attribution import Attribution, facts_of
+from pidtrail.errors import SourceUnavailable
 from pidtrail.events import (
     EVENT_SCHEMA,
     Event,
@@ -33,12 +35,11 @@ from pidtrail.events import (
     Root,
     Title,
 )
+from pidtrail.healing import Healing
 from pidtrail.sources import proc
 from pidtrail.sources.tasklog import TaskLogs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from pidtrail.sinks.sink import Sink
     from pidtrail.sources.source import Source
 
@@ -47,7 +48,13 @@ QUIET_SECONDS: Final = 0.1
 """Without events the loop turns slower: each turn costs some 50 µs."""
 SETTLE_SECONDS: Final = 0.3
 """After the end: sched_process_free runs an RCU grace period after the last reaping."""
+MAX_BATCHES: Final = 100
+"""Per turn, so that a storm cannot keep the loop from everything else."""
 WORKS_FOR_A_TASK: Final = frozenset({Role.SUPERVISOR, Role.RUNNER, Role.SUDO})
+
+
+StepDown = Callable[[str, Sequence[int]], "Source"]
+"""Opens the best source below the one of that name on some pids (sources/ladder.py)."""
 
 
 class Claims(Protocol):
@@ -78,12 +85,17 @@ class Session:
         source: Source,
         sinks: Sequence[Sink],
         claims: Claims | None = None,
+        step_down: StepDown | None = None,
         now_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     ) -> None:
         self.source = source
         self.sinks = sinks
         self.claims = claims
+        self.step_down = step_down
         self.now_ns = now_ns
+        self.healing = Healing()
+        self.source_failed = False
+        self.turned_ns = now_ns()
         self.attribution = Attribution()
         self.task_logs = TaskLogs()
         self.live: set[ProcessKey] = set()
@@ -92,22 +104,69 @@ class Session:
 
     def start(self) -> None:
         """Take the snapshot; the source is open already, so nothing falls in between."""
-        snapshot = self.source.snapshot()
+        self.take_snapshot(self.source.snapshot())
+
+    def take_snapshot(self, snapshot: list[Event]) -> None:
+        """Deliver a snapshot and count those in it as alive."""
         self.live.update(e.key for e in snapshot if e.key and not getattr(e, "dead", False))
         self.deliver(snapshot)
 
     def turn(self) -> int:
         """Do one round and return how many records it brought."""
-        count = 0
-        while batch := self.source.read():
-            self.deliver(batch)
-            count += len(batch)
-        extra: list[Event] = list(self.task_logs.look(self.now_ns()))
+        now_ns = self.now_ns()
+        count = self.drain(now_ns)
+        extra: list[Event] = [
+            *self.healing.gone(self.live, self.source.name, now_ns),
+            *self.task_logs.look(now_ns),
+        ]
         if self.claims is not None:
             extra += self.claims.drain()
         if extra:
             self.deliver([structs.replace(e, seq=self.source.next_seq()) for e in extra])
+        if self.healing.is_due(now_ns):
+            before = set(self.live)
+            snapshot = self.source.snapshot()
+            self.healing.compare(before, snapshot, now_ns)
+            self.take_snapshot(snapshot)
+        self.turned_ns = now_ns
         return count + len(extra)
+
+    def drain(self, now_ns: int) -> int:
+        """Deliver what the source has, replaced if it is gone; return how many records."""
+        count = 0
+        if self.source_failed:
+            return count
+        try:
+            for _ in range(MAX_BATCHES):
+                batch = self.source.read()
+                if not batch:
+                    break
+                self.deliver(batch)
+                count += len(batch)
+        except SourceUnavailable as error:
+            self.replace_source(error, now_ns)
+        return count
+
+    def replace_source(self, error: SourceUnavailable, now_ns: int) -> None:
+        """
+        Go on with the next best source, from who was alive; what fell between is lost.
+
+        Raises the error again if there is nothing to step down to.
+        """
+        if self.step_down is None:
+            self.source_failed = True
+            raise error
+        old = self.source
+        old.close()
+        self.source = self.step_down(old.name, sorted({key.pid for key in self.live}))
+        self.source.seq = old.seq
+        reason = f"{old.name} failed: {error}; went on with {self.source.name}"
+        lost = Lost(
+            self.source.next_seq(), now_ns, self.source.name,
+            from_ns=self.turned_ns, to_ns=now_ns, reason=reason,
+        )  # fmt: skip
+        self.deliver([lost])
+        self.take_snapshot(self.source.snapshot())
 
     def deliver(self, events: list[Event]) -> None:
         """Label a batch and hand it to the sinks."""
@@ -118,6 +177,9 @@ class Session:
             labelled.append(event)
             kind = type(event)
             if kind is Title or kind is Exec or kind is Observed:
+                if getattr(event, "dead", False) and event.key is not None:
+                    self.live.discard(event.key)
+                    self.task_logs.forget(event.key)
                 self.follow_up(event)
             elif kind is Fork and event.key is not None:
                 self.live.add(event.key)
@@ -128,6 +190,7 @@ class Session:
                 self.task_logs.forget(event.key)
             elif isinstance(event, Lost):
                 self.lost += event.count or 0
+                self.healing.on_loss(event.ts_boot_ns)
         self.events += len(labelled)
         for sink in self.sinks:
             sink.write(labelled)

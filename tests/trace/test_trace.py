@@ -102,7 +102,10 @@ def test_nothing_to_follow_is_wrong_usage() -> None:
 
 def test_who_may_not_is_told_what_is_missing() -> None:
     """Without capabilities one line names them and points to doctor."""
-    done = trace("--format", "none", "--", "true", user=65534, group=65534, extra_groups=[])
+    done = trace(
+        "--source", "core", "--format", "none", "--", "true",
+        user=65534, group=65534, extra_groups=[],
+    )  # fmt: skip
 
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,10 @@ from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.redact import redact_url
 from pidtrail.runtime import QUIET_SECONDS, TURN_SECONDS, Session, make_header
 from pidtrail.sinks.jsonl import JsonLines
-from pidtrail.sources.ladder import open_best
+from pidtrail.sources.ladder import AUTO, open_below, open_best
 from pidtrail.store import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import FrameType
 
     from pidtrail.airflow.location import Location
@@ -40,7 +40,7 @@ MAX_SHOWN_EVENTS = 300_000
 @click.option(
     "--source",
     "source_name",
-    type=click.Choice(["auto", "core", "connector"]),
+    type=click.Choice(["auto", "core", "connector", "procfs"]),
     default="auto",
     show_default=True,
     help="Where events come from; auto takes the best that works here.",
@@ -55,6 +55,12 @@ MAX_SHOWN_EVENTS = 300_000
     default="tree",
     show_default=True,
     help="What to show; jsonl puts nothing but events on stdout.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SEC",
+    help="How often source procfs looks into /proc.  [default: 0.1]",
 )
 @click.option("--migrations", is_flag=True, help="Report every move of a thread between CPUs.")
 @click.option(
@@ -91,6 +97,7 @@ class Trace:
         airflow: bool,
         duration: float | None,
         form: str,
+        interval: float | None,
         migrations: bool,
         airflow_db: str | None,
         output: Path | None,
@@ -100,7 +107,7 @@ class Trace:
             raise UsageError("name what to follow: --pid PID, --airflow, or -- CMD")
         if duration is not None and duration <= 0:
             raise UsageError("--duration must be more than 0 seconds")
-        self.source_name, self.migrations = source_name, migrations
+        self.source_name, self.migrations, self.interval = source_name, migrations, interval
         self.pids, self.airflow, self.command = pids, airflow, command
         self.duration, self.form, self.output = duration, form, output
         self.airflow_db = airflow_db
@@ -118,6 +125,8 @@ class Trace:
             try:
                 session.start()
                 log.info("attached", source=session.source.name, roots=roots)
+                if (missed := session.source.fidelity.expected_miss) is not None:
+                    log.warning("not all will be seen", source=session.source.name, missed=missed)
                 if self.child is not None:
                     self.child.release()
                 self.loop(session, roots)
@@ -161,7 +170,9 @@ class Trace:
     def open(self, roots: list[int], stack: ExitStack) -> Session:
         """Open the source, the sinks and Airflow's claims; undone if one of them fails."""
         try:
-            source, refused = open_best(self.source_name, roots, migrations=self.migrations)
+            source, refused = open_best(
+                self.source_name, roots, migrations=self.migrations, interval_s=self.interval
+            )
         except BaseException:
             if self.child is not None:
                 self.child.abandon()
@@ -183,7 +194,10 @@ class Trace:
 
                 claims = Sampler(Metadata(location.url, since_epoch_ns=time.time_ns()))
                 claims.start()
-            return Session(source, sinks, claims)
+            below = (
+                partial(open_below, interval_s=self.interval) if self.source_name == AUTO else None
+            )
+            return Session(source, sinks, claims, below)
         except BaseException:
             source.close()
             if self.child is not None:
@@ -211,8 +225,11 @@ class Trace:
         try:
             while True:
                 ended, _, _ = select.select(watched, [], [], pause)
-                pause = TURN_SECONDS if session.turn() else QUIET_SECONDS
-                self.tell_problems()
+                pause = min(
+                    TURN_SECONDS if session.turn() else QUIET_SECONDS,
+                    self.interval or QUIET_SECONDS,
+                )
+                self.tell_problems(session)
                 if self.child is not None and self.child.wait(0):
                     return
                 if self.child is None:
@@ -258,8 +275,10 @@ class Trace:
             time.sleep(TURN_SECONDS)
         self.child.end(0)
 
-    def tell_problems(self) -> None:
-        """Say once on stderr that the recording cannot be written, and once that it can again."""
+    def tell_problems(self, session: Session) -> None:
+        """Say once what goes wrong in a source, and that the recording cannot be written or can."""
+        for trouble in getattr(session.source, "problems", list)():
+            log.warning("trouble", source=session.source.name, problem=trouble)
         problem = self.recorder.problem if self.recorder is not None else None
         if problem != self.said_problem:
             self.said_problem = problem
@@ -280,18 +299,17 @@ class Trace:
 
 def print_verdicts(path: Path, session: Session, *, to_stderr: bool) -> None:
     """Judge a recording and print tree and verdicts; where stdout is for events, on stderr."""
+    from pidtrail.correlate import gather
+    from pidtrail.reports.process import labels_of
     from pidtrail.reports.text import print_report, print_tree
     from pidtrail.sources.replay import Replay
-    from pidtrail.tree import grow
     from pidtrail.verdict.engine import judge_stream
 
     file = sys.stderr if to_stderr else sys.stdout
     if not to_stderr and session.events <= MAX_SHOWN_EVENTS:
         replay = Replay(str(path))
-        print_tree(grow(replay.events()), replay.header, file=file)
+        tree, reports, facts, *_ = gather(replay.events())
+        print_tree(tree, replay.header, file=file, labels=labels_of(tree, reports, facts))
     replay = Replay(str(path))
     report = judge_stream(replay.header, replay.events(), problems=list(session.problems()))
     print_report(report, file=file)
-
-
-__all__: Sequence[str] = ("trace",)

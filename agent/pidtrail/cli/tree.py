@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import click
 import msgspec
 
 from pidtrail.cli.stream import Stream
+from pidtrail.correlate import gather
 from pidtrail.errors import UsageError
-from pidtrail.events import AirflowFact, Event, TaskReported
 from pidtrail.reports.process import labels_of, tree_report
 from pidtrail.reports.text import in_order, keys_of_task, print_tree
-from pidtrail.tree import grow
 
 
 @click.command()
@@ -42,27 +40,11 @@ def tree(file: str | None, task: str | None, as_json: bool) -> None:
     if task is not None and "." not in task:
         raise UsageError(f"--task wants DAG.TASK, not {task}")
     stream = Stream(file)
-    claims: list[TaskReported | AirflowFact] = []
-    grown = grow(setting_aside(stream.events(), claims))
-    labels = labels_of(
-        grown,
-        [record for record in claims if isinstance(record, TaskReported)],
-        [record for record in claims if isinstance(record, AirflowFact)],
-    )
+    grown, reports, facts, *_ = gather(stream.events())
+    labels = labels_of(grown, reports, facts)
     if not as_json:
         print_tree(grown, stream.header, file=sys.stdout, task=task, labels=labels)
         return
     shown = None if task is None else keys_of_task(grown, labels, task)
     report = tree_report(grown, stream.header, labels, in_order(grown, shown), stream.problems)
     click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
-
-
-def setting_aside(
-    events: Iterator[Event], claims: list[TaskReported | AirflowFact]
-) -> Iterator[Event]:
-    """Yield what the tree takes, and keep what Airflow claims."""
-    for event in events:
-        if isinstance(event, TaskReported | AirflowFact):
-            claims.append(event)
-        else:
-            yield event

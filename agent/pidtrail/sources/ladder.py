@@ -8,6 +8,7 @@ from typing import Final
 from pidtrail.errors import SourceUnavailable, UsageError
 from pidtrail.sources.connector import ConnectorSource
 from pidtrail.sources.core import CoreSource
+from pidtrail.sources.procfs import ProcfsSource
 from pidtrail.sources.source import Source
 
 AUTO: Final = "auto"
@@ -16,12 +17,24 @@ AUTO: Final = "auto"
 SOURCES: Final[dict[str, Callable[[], Source]]] = {
     "core": CoreSource,
     "connector": ConnectorSource,
+    "procfs": ProcfsSource,
 }
 """All that are built, best first."""
 
 
+def make(name: str, interval_s: float | None = None) -> Source:
+    """Return a source of that name, not open yet; the interval is for the one that polls."""
+    if interval_s is not None and SOURCES[name] is ProcfsSource:
+        return ProcfsSource(interval_s)
+    return SOURCES[name]()
+
+
 def open_best(
-    name: str, roots: Sequence[int], *, migrations: bool = False
+    name: str,
+    roots: Sequence[int],
+    *,
+    migrations: bool = False,
+    interval_s: float | None = None,
 ) -> tuple[Source, dict[str, str]]:
     """
     Open the source of that name, or with `auto` the best that opens.
@@ -33,7 +46,7 @@ def open_best(
         raise UsageError(f"no source {name}: there is {', '.join([AUTO, *SOURCES])}")
     refused: dict[str, str] = {}
     for candidate in SOURCES if name == AUTO else [name]:
-        source = SOURCES[candidate]()
+        source = make(candidate, interval_s)
         try:
             source.open(roots, migrations=migrations)
         except SourceUnavailable as error:
@@ -44,6 +57,24 @@ def open_best(
         return source, refused
     reasons = "; ".join(f"{candidate}: {reason}" for candidate, reason in refused.items())
     raise SourceUnavailable(f"no source works here: {reasons}", "`pidtrail doctor` tells more")
+
+
+def open_below(name: str, roots: Sequence[int], interval_s: float | None = None) -> Source:
+    """
+    Open the best source below the one of that name, which has failed while it ran.
+
+    Raises SourceUnavailable if none opens.
+    """
+    reasons = []
+    for candidate in list(SOURCES)[list(SOURCES).index(name) + 1 :]:
+        source = make(candidate, interval_s)
+        try:
+            source.open(roots)
+        except SourceUnavailable as error:
+            reasons.append(f"{candidate}: {error}")
+            continue
+        return source
+    raise SourceUnavailable(f"nothing to step down to from {name}: {'; '.join(reasons) or 'last'}")
 
 
 def probe(name: str) -> str | None:

@@ -184,6 +184,16 @@ class BpfObject:
                 raise self.library.failed(f"cannot attach {name} of {self.name}")
             self.links.append(link)
 
+    def lost_links(self) -> int:
+        """Return how many of our links the kernel does not know any more."""
+        lost = 0
+        for link in self.links:
+            info = ctypes.create_string_buffer(256)
+            size = c_uint32(len(info))
+            fd = self.so.bpf_link__fd(link)
+            lost += self.so.bpf_obj_get_info_by_fd(fd, info, byref(size)) != 0
+        return lost
+
     def iterate(self, program_name: str) -> bytes:
         """Run an iterator program once over all tasks and return what it wrote."""
         program = self.so.bpf_object__find_program_by_name(self.handle, program_name.encode())

@@ -20,6 +20,7 @@ class Source(Protocol):
 
     name: str
     fidelity: Fidelity
+    seq: int
 
     def open(self, roots: Sequence[int], *, migrations: bool = False) -> None:
         """
@@ -33,7 +34,11 @@ class Source(Protocol):
         """Return one `observed` record per process that is in the subtrees now."""
 
     def read(self) -> list[Event]:
-        """Return the records since the last call, oldest first; empty if there are none."""
+        """
+        Return the records since the last call, oldest first; empty if there are none.
+
+        Raises SourceUnavailable if the source has ceased to work.
+        """
 
     def next_seq(self) -> int:
         """Take the next number of the stream, for a record that comes from elsewhere."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from pidtrail.clock import rfc3339, wall_ns
-from pidtrail.correlate import Correlation, Member, TaskRun, correlate, role_at
+from pidtrail.correlate import Correlation, Member, TaskRun, correlate, gather, role_at
 from pidtrail.errors import PidtrailError
-from pidtrail.events import AirflowFact, Event, Header, TaskReported
-from pidtrail.tree import Node, ProcessTree
+from pidtrail.events import Event, Header
+from pidtrail.tree import Node
 from pidtrail.verdict.case import WAITING_STATES, Case
 from pidtrail.verdict.ending import ending_seqs, killed_by
 from pidtrail.verdict.finding import Finding
@@ -39,20 +39,7 @@ def judge_stream(header: Header, events: Iterable[Event], *, problems: list[str]
     `problems` are one-line facts about what could not be read; each verdict
     carries those that bear on it.
     """
-    tree = ProcessTree()
-    reports: list[TaskReported] = []
-    facts: list[AirflowFact] = []
-    first_ns = last_ns = 0
-    for event in events:
-        if not first_ns:
-            first_ns = event.ts_boot_ns
-        last_ns = max(last_ns, event.ts_boot_ns)
-        if isinstance(event, TaskReported):
-            reports.append(event)
-        elif isinstance(event, AirflowFact):
-            facts.append(event)
-        else:
-            tree.apply(event)
+    tree, reports, facts, first_ns, last_ns = gather(events)
     known = [header.airflow_problem] if header.airflow_problem else []
     judge = Judge(header, correlate(tree, reports, facts), first_ns, last_ns, known + problems)
     return judge.report()

@@ -1,0 +1,224 @@
+"""The loop: healing after a loss, stepping down from a source that failed, numbering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pidtrail.errors import SourceUnavailable
+from pidtrail.events import Event, Exit, Fork, Lost, Observed, ProcessKey
+from pidtrail.runtime import Session
+from pidtrail.sources.source import Source
+from pidtrail.tree import ProcessTree
+from tests.unit.story import FULL, SECOND
+
+START = 100 * SECOND
+
+
+class Scripted:
+    """A source that says what it is told to say: batches to read, and what a snapshot shows."""
+
+    fidelity = FULL
+
+    def __init__(self, name: str = "core") -> None:
+        self.name = name
+        self.seq = 0
+        self.batches: list[list[Event]] = []
+        self.there: list[int] = []
+        self.failure: SourceUnavailable | None = None
+        self.closed = False
+
+    def open(self, roots: Sequence[int], *, migrations: bool = False) -> None:
+        """Take over the processes that were followed before."""
+        assert not migrations
+        self.there = list(roots)
+
+    def snapshot(self) -> list[Event]:
+        """Show who is there."""
+        return [Observed(self.next_seq(), START, self.name, pid, pid) for pid in self.there]
+
+    def read(self) -> list[Event]:
+        """Give the next batch, or fail."""
+        if self.failure is not None:
+            raise self.failure
+        return self.batches.pop(0) if self.batches else []
+
+    def next_seq(self) -> int:
+        """Count on."""
+        self.seq += 1
+        return self.seq
+
+    def close(self) -> None:
+        """Be closed."""
+        self.closed = True
+
+    def fork(self, pid: int) -> Fork:
+        """Return a birth; a process's start is its number here."""
+        self.there.append(pid)
+        return Fork(self.next_seq(), START, self.name, pid, pid, ppid=1, parent_start_ticks=1)
+
+    def lost(self, count: int | None = 3) -> Lost:
+        """Return a loss."""
+        return Lost(self.next_seq(), START, self.name, count=count, from_ns=0, to_ns=START)
+
+
+class Kept:
+    """A sink that keeps."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, events: list[Event]) -> None:
+        """Keep a batch."""
+        self.events += events
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    @property
+    def tree(self) -> ProcessTree:
+        """The tree of what was kept."""
+        grown = ProcessTree()
+        for event in self.events:
+            grown.apply(event)
+        return grown
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return self.now
+
+
+def session(source: Scripted, below: Scripted | None = None) -> tuple[Session, Kept, Clock]:
+    """Return a session on a source, what it writes to, and its clock."""
+    kept, clock = Kept(), Clock()
+
+    def step_down(_name: str, pids: Sequence[int]) -> Source:
+        assert below is not None
+        below.open(pids)
+        return below
+
+    made = Session(source, [kept], None, step_down if below is not None else None, clock)
+    made.start()
+    return made, kept, clock
+
+
+def turns(made: Session, clock: Clock, seconds: float) -> None:
+    """Let the loop turn for some time."""
+    for _ in range(int(seconds * 10)):
+        clock.now += SECOND // 10
+        made.turn()
+
+
+def test_who_ended_unheard_in_a_gap_is_found_dead() -> None:
+    """After a loss nobody stays alive for ever because his exit was lost."""
+    source = Scripted()
+    made, kept, clock = session(source)
+    source.batches = [[source.fork(10), source.fork(11)], [source.lost()]]
+    source.there.remove(10)
+
+    turns(made, clock, 3)
+
+    nodes = kept.tree.nodes
+    assert nodes[ProcessKey(10, 10)].ended_ns is not None
+    assert nodes[ProcessKey(11, 11)].ended_ns is None
+    assert made.live == {ProcessKey(11, 11)}
+
+
+def test_who_was_born_unheard_in_a_gap_is_found() -> None:
+    """A fork that was lost is made good by the look after the loss."""
+    source = Scripted()
+    made, kept, clock = session(source)
+    source.batches = [[source.lost()]]
+    source.there.append(12)
+
+    turns(made, clock, 3)
+
+    assert ProcessKey(12, 12) in kept.tree.nodes
+    assert made.live == {ProcessKey(12, 12)}
+
+
+def test_an_exit_that_was_only_late_is_not_called_lost() -> None:
+    """Who is missing in the look but whose exit comes with the next batch ended by that exit."""
+    source = Scripted()
+    made, kept, clock = session(source)
+    source.batches = [[source.fork(10), source.lost()]]
+    source.there.remove(10)
+    clock.now += SECOND // 10
+    made.turn()
+    clock.now += SECOND
+    made.turn()
+    source.batches = [[Exit(source.next_seq(), clock.now, "core", 10, 10, wstatus=0)]]
+
+    turns(made, clock, 3)
+
+    assert not [e for e in kept.events if isinstance(e, Observed) and e.dead]
+
+
+def test_without_a_loss_nobody_looks() -> None:
+    """Healing costs nothing as long as there is nothing to heal."""
+    source = Scripted()
+    made, kept, clock = session(source)
+    source.batches = [[source.fork(10)]]
+
+    turns(made, clock, 5)
+
+    assert [type(event) for event in kept.events] == [Fork]
+
+
+def test_looks_are_bounded_however_much_is_lost() -> None:
+    """Ten losses in a row are followed by a few snapshots, not by ten."""
+    source = Scripted()
+    made, kept, clock = session(source)
+    source.there = [10]
+    source.batches = [[source.lost()] for _ in range(10)]
+
+    turns(made, clock, 10)
+
+    assert 1 <= len([event for event in kept.events if isinstance(event, Observed)]) <= 4
+
+
+def test_a_source_that_fails_is_replaced_by_the_next() -> None:
+    """The session goes on from who was alive, with a `lost` record that says why."""
+    source, below = Scripted("core"), Scripted("connector")
+    made, kept, clock = session(source, below)
+    source.batches = [[source.fork(10)]]
+    turns(made, clock, 0.1)
+    source.failure = SourceUnavailable("the socket is gone")
+
+    turns(made, clock, 0.1)
+
+    lost = next(event for event in kept.events if isinstance(event, Lost))
+    assert (source.closed, made.source.name, below.there) == (True, "connector", [10])
+    assert lost.count is None
+    assert "the socket is gone" in (lost.reason or "")
+    assert "connector" in (lost.reason or "")
+
+
+def test_numbers_go_on_over_a_change_of_source() -> None:
+    """One sequence for the stream, whoever makes its records."""
+    source, below = Scripted("core"), Scripted("connector")
+    made, kept, clock = session(source, below)
+    source.batches = [[source.fork(10)]]
+    turns(made, clock, 0.1)
+    source.failure = SourceUnavailable("gone")
+    turns(made, clock, 3)
+
+    assert [event.seq for event in kept.events] == list(range(1, len(kept.events) + 1))
+
+
+def test_a_chosen_source_that_fails_ends_the_session() -> None:
+    """Who asked for one source by name is told, not given another."""
+    source = Scripted()
+    made, _, clock = session(source)
+    source.failure = SourceUnavailable("gone")
+
+    with pytest.raises(SourceUnavailable, match="gone"):
+        turns(made, clock, 0.1)
