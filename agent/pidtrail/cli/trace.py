@@ -225,10 +225,9 @@ class Trace:
         try:
             while True:
                 ended, _, _ = select.select(watched, [], [], pause)
-                pause = min(
-                    TURN_SECONDS if session.turn() else QUIET_SECONDS,
-                    self.interval or QUIET_SECONDS,
-                )
+                pause = TURN_SECONDS if session.turn() else QUIET_SECONDS
+                if (until_due := getattr(session.source, "until_due_s", None)) is not None:
+                    pause = min(pause, until_due())
                 self.tell_problems(session)
                 if self.child is not None and self.child.wait(0):
                     return

@@ -161,6 +161,10 @@ class ProcfsSource:
             self.due_ns = now_ns + self.interval_ns
         return list(self.poll(now_ns))
 
+    def until_due_s(self) -> float:
+        """Return how long until the next look, so that whoever calls `read` can be in time."""
+        return max(0, self.due_ns - self.now_ns()) / SECOND_NS
+
     def poll(self, now_ns: int) -> Iterator[Event]:
         """Look once, and yield what became different."""
         numbers = self.proc.numbers()
