@@ -26,6 +26,7 @@ CLASSES: Final[dict[str, type[Record]]] = {
     for cls in vars(events).values()
     if isinstance(cls, type) and issubclass(cls, Record) and cls not in {Record, Unknown}
 }
+NAMES: Final = {cls: tag for tag, cls in CLASSES.items()}
 FIELDS: Final[dict[str, frozenset[str]]] = {
     tag: frozenset(cls.__struct_fields__) - {"extra"} | {"type", "time"}
     for tag, cls in CLASSES.items()
@@ -34,7 +35,7 @@ FIELDS: Final[dict[str, frozenset[str]]] = {
 
 def encode(event: Event) -> bytes:
     """Return one JSON object without `time`, which follows from the header."""
-    if type(event) is not Unknown and event.extra is UNSET:
+    if event.extra is UNSET and type(event) is not Unknown:
         return ENCODER.encode(event)
     return ENCODER.encode(to_object(event))
 
@@ -61,9 +62,8 @@ def to_object(event: Event) -> dict[str, Any]:
 
 def type_name(event: Event) -> str:
     """Return the `type` of a record; an unknown one keeps its own."""
-    if isinstance(event, Unknown):
-        return str((event.body or {}).get("type"))
-    return str(event.__struct_config__.tag)
+    name = NAMES.get(type(event))
+    return name if name is not None else str((event.body or {}).get("type"))  # type: ignore[union-attr]
 
 
 def decode(data: bytes | str) -> Event:

@@ -132,9 +132,9 @@ class Record(Unconfirmed, frozen=True, gc=False, tag_field="type"):
         """The process that the record speaks of, or None if it speaks of none."""
         if self.pid is None:
             return None
-        if self.start_ticks is None and self.born_ns is not UNSET:
-            return ProcessKey(self.pid, None, self.born_ns)
-        return ProcessKey(self.pid, self.start_ticks)
+        if self.start_ticks is not None or self.born_ns is UNSET:
+            return ProcessKey(self.pid, self.start_ticks)
+        return ProcessKey(self.pid, None, self.born_ns)
 
 
 class Fork(Record, frozen=True, gc=False, tag="fork"):

@@ -33,6 +33,7 @@ from pidtrail.events import (
     Observed,
     ProcessKey,
     Root,
+    TaskReported,
     Title,
 )
 from pidtrail.healing import Healing
@@ -48,6 +49,8 @@ QUIET_SECONDS: Final = 0.1
 """Without events the loop turns slower: each turn costs some 50 µs."""
 SETTLE_SECONDS: Final = 0.3
 """After the end: sched_process_free runs an RCU grace period after the last reaping."""
+TELLING: Final = frozenset({Title, Exec, Observed, TaskReported})
+"""The records from which attribution learns."""
 MAX_BATCHES: Final = 100
 """Per turn, so that a storm cannot keep the loop from everything else."""
 WORKS_FOR_A_TASK: Final = frozenset({Role.SUPERVISOR, Role.RUNNER, Role.SUDO})
@@ -170,12 +173,14 @@ class Session:
 
     def deliver(self, events: list[Event]) -> None:
         """Label a batch and hand it to the sinks."""
-        label = self.attribution.label
+        attribution = self.attribution
         labelled = []
         for event in events:
-            event = label(event)  # noqa: PLW2901 (the labelled one takes its place)
-            labelled.append(event)
             kind = type(event)
+            # As long as nobody works for a task instance, births and ends can belong to none.
+            if attribution.labels or kind in TELLING:
+                event = attribution.label(event)  # noqa: PLW2901 (it takes the other's place)
+            labelled.append(event)
             if kind is Title or kind is Exec or kind is Observed:
                 if getattr(event, "dead", False) and event.key is not None:
                     self.live.discard(event.key)

@@ -38,6 +38,7 @@ ORIGIN: Final = "core"
 KIND_FORK, KIND_EXEC, KIND_TITLE, KIND_EXIT, KIND_REAP = 1, 2, 3, 4, 5
 KIND_SIGNAL, KIND_OOM, KIND_MIGRATE, KIND_TASK, KIND_SELF = 6, 7, 8, 9, 10
 
+KIND = struct.Struct("=I")
 HEAD = struct.Struct("=IIQQ")
 FORK = struct.Struct("=IIQQIIQQII8I16s")
 EXEC = struct.Struct("=IIQQQIIII16s256s")
@@ -101,7 +102,7 @@ class Parser:
 
     def parse(self, data: Buffer, offset: int, length: int, seq: int) -> Event:
         """Return the event in `data[offset:offset + length]`. Raises WireError."""
-        kind = int.from_bytes(data[offset : offset + 4], "little")
+        kind = KIND.unpack_from(data, offset)[0] if len(data) - offset >= KIND.size else 0
         size, parse = self.parsers.get(kind, (0, None))
         if parse is None or not size <= length <= len(data) - offset:
             head = bytes(data[offset : offset + 8])
@@ -110,9 +111,8 @@ class Parser:
 
     def fork(self, data: Buffer, at: int, _length: int, seq: int) -> Event:
         """Parse struct pt_fork."""
-        (_, pid, ts, start, ppid, creator, parent_start, cgroup_id, pid_ns, level, *rest) = (
-            FORK.unpack_from(data, at)
-        )
+        fields = FORK.unpack_from(data, at)
+        _, pid, ts, start, ppid, creator, parent_start, cgroup_id, pid_ns, level = fields[:10]
         return Fork(
             seq,
             ts,
@@ -124,8 +124,8 @@ class Parser:
             ppid or None,
             parent_start // TICK_NS,
             creator if creator and creator != ppid else None,
-            text(rest[8]),
-            rest[: level + 1] if level < NS_LEVELS else None,
+            text(fields[18]),
+            list(fields[10 : 11 + level]) if level < NS_LEVELS else None,
             pid_ns or None,
             cgroup_id or None,
         )
@@ -168,8 +168,8 @@ class Parser:
             EXIT_HEAD.unpack_from(data, at)
         )
         migrations, max_rss = EXIT_TAIL.unpack_from(data, at + EXIT_HEAD.size)
-        exit_code, termsig, core_dumped = decode_wstatus(wstatus)
-        user_ns, system_ns = split_runtime(utime, stime, runtime)
+        exit_code, termsig, core_dumped = decode_wstatus(wstatus) if wstatus else (0, None, False)
+        user_ns, system_ns = split_runtime(utime, stime, runtime) if stime else (runtime, 0)
         return Exit(
             seq,
             ts,
