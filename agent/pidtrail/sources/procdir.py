@@ -101,11 +101,13 @@ class ProcDirectory:
         try:
             fd = os.open(f"{self.prefix}{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            return self.failed(name, error)
+            self.failed(name, error)
+            return None
         try:
             return os.read(fd, limit)
         except OSError as error:
-            return self.failed(name, error)
+            self.failed(name, error)
+            return None
         finally:
             os.close(fd)
 

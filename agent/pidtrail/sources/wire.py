@@ -82,11 +82,13 @@ class Parser:
     """
     Turns wire records into events.
 
-    `page_kib` is the size of a page in KiB; `seq` is what the caller counts.
+    `page_kib` is the size of a page in KiB, `origin` the source whose programs
+    write the records; `seq` is what the caller counts.
     """
 
-    def __init__(self, page_kib: int) -> None:
+    def __init__(self, page_kib: int, origin: str = ORIGIN) -> None:
         self.page_kib = page_kib
+        self.origin = origin
         self.parsers: dict[int, tuple[int, Callable[[Buffer, int, int, int], Event]]] = {
             KIND_FORK: (FORK.size, self.fork),
             KIND_EXEC: (EXEC.size, self.exec),
@@ -116,7 +118,7 @@ class Parser:
         return Fork(
             seq,
             ts,
-            ORIGIN,
+            self.origin,
             pid or None,
             start // TICK_NS,
             start,
@@ -143,7 +145,7 @@ class Parser:
         return Exec(
             seq,
             ts,
-            ORIGIN,
+            self.origin,
             pid or None,
             start // TICK_NS,
             start,
@@ -160,7 +162,9 @@ class Parser:
         """Parse struct pt_title."""
         _, pid, ts, start, title_len, _truncated, comm, title = TITLE.unpack_from(data, at)
         shown = redact_text(title[:title_len].decode("utf-8", "replace")) if title_len else None
-        return Title(seq, ts, ORIGIN, pid or None, start // TICK_NS, start, None, shown, text(comm))
+        return Title(
+            seq, ts, self.origin, pid or None, start // TICK_NS, start, None, shown, text(comm)
+        )
 
     def exit(self, data: Buffer, at: int, _length: int, seq: int) -> Event:
         """Parse struct pt_exit."""
@@ -173,7 +177,7 @@ class Parser:
         return Exit(
             seq,
             ts,
-            ORIGIN,
+            self.origin,
             pid or None,
             start // TICK_NS,
             start,
@@ -199,7 +203,7 @@ class Parser:
         return Reap(
             seq,
             ts,
-            ORIGIN,
+            self.origin,
             pid or None,
             start // TICK_NS,
             start,
@@ -214,7 +218,7 @@ class Parser:
         return Signal(
             seq,
             ts,
-            ORIGIN,
+            self.origin,
             pid or None,
             start // TICK_NS,
             start,
@@ -233,7 +237,7 @@ class Parser:
         return Oom(
             seq,
             ts,
-            ORIGIN,
+            self.origin,
             pid or None,
             start // TICK_NS,
             start,
@@ -249,7 +253,7 @@ class Parser:
         return Migrate(
             seq,
             ts,
-            ORIGIN,
+            self.origin,
             pid or None,
             start // TICK_NS,
             start,
@@ -267,7 +271,7 @@ class Parser:
         return Observed(
             seq,
             ts,
-            ORIGIN,
+            self.origin,
             pid or None,
             start // TICK_NS,
             start,
