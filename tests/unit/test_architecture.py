@@ -34,6 +34,8 @@ LAYERS = (
 # These may import their neighbours: they are parts of one thing, or know the same fact.
 NEIGHBOURS = {
     ("sources", "store"),  # a recording, replayed, is a source
+    ("lab", "sources"),  # the lab watches what it does to its own children
+    ("reports", "lab"),  # the form of a lab's result is the lab's
 }
 
 # No I/O, no clock, no threads: time and facts reach these inside records.

@@ -33,6 +33,10 @@ COMMANDS: Final = {
         "Say for every task instance attempt which process ran it, and why its PID is another.",
     ),
     "export": ("pidtrail.cli.export:export", "Write a recording in another form."),
+    "lab": (
+        "pidtrail.cli.lab:lab",
+        "Show by experiment what changes a PID on this kernel, and what does not.",
+    ),
 }
 """
 Where each command is, and the first sentence of its help, so that the list of
