@@ -126,7 +126,7 @@ class BccSource:
         assert self.view is not None  # noqa: S101 (load comes first)
         self.lib = self.view.table("losses").lib
         self.checked_ns = self.view.now_ns()
-        events = self.view.bpf["events"]
+        events = self.view.bpf[b"events"]
         if self.transport == "ring":
             self.ring = Ring(events.map_fd, RING_BYTES)
             return

@@ -123,14 +123,14 @@ class Arguments:
 
     def table(self, name: str) -> Table:
         """Return a map."""
-        return Table(importlib.import_module("bcc.libbcc").lib, self.bpf[name])
+        return Table(importlib.import_module("bcc.libbcc").lib, self.bpf[name.encode()])
 
     def attach(self, roots: Sequence[int], *, migrations: bool) -> None:
         """Attach, then look into /proc until a look adds nobody. Raises SourceUnavailable."""
         if migrations:
             raise SourceUnavailable("without the kernel's structures there are no migrations")
         for hook, (function, _) in HOOKS.items():
-            self.bpf.attach_tracepoint(tp=hook, fn_name=function)
+            self.bpf.attach_tracepoint(tp=hook.encode(), fn_name=function.encode())
         wanted = set(roots)
         for _ in range(core.MAX_WALKS):
             if not self.adopt(wanted):

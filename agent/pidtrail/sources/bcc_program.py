@@ -43,6 +43,7 @@ INSTALL: Final = "install the distribution's package python3-bpfcc (Debian, Ubun
 HEADERS: Final = "install linux-headers-amd64, linux-headers-generic or kernel-devel; any version"
 NAMED: Final = "BCC_KERNEL_SOURCE"
 TYPES: Final = "#define pt_u32 u32\n#define pt_u64 u64\n#define pt_s32 s32\n"
+MOST_SAID: Final = 200
 TRACING: Final = 26
 TRACE_ITER: Final = 28
 RINGBUF: Final = 27
@@ -158,10 +159,11 @@ def compile_text(module: ModuleType, name: str, defines: Sequence[str]) -> Any:
     """Return a loaded bcc.BPF of one program text. Raises SourceUnavailable."""
     with headers() as folder, environment(NAMED, folder), quiet() as said:
         try:
-            return module.BPF(text=text(name), cflags=["-w", *defines])
+            return module.BPF(text=text(name).encode(), cflags=["-w", *defines])
         except Exception as error:
             raise SourceUnavailable(
-                f"bcc cannot compile its program: {error}", first_error(said.getvalue()) or HEADERS
+                f"bcc cannot compile its program: {str(error)[:MOST_SAID]}",
+                first_error(said.getvalue()) or HEADERS,
             ) from error
 
 
@@ -223,7 +225,7 @@ class Walk:
         self.lib.bcc_iter_attach.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32]
         with quiet() as said:
             try:
-                program = bpf.load_func("bpf_iter__task", TRACING, attach_type=TRACE_ITER)
+                program = bpf.load_func(b"bpf_iter__task", TRACING, attach_type=TRACE_ITER)
             except Exception as error:
                 raise SourceUnavailable(
                     f"the kernel refuses the task iterator: {error}", first_error(said.getvalue())

@@ -111,7 +111,7 @@ class Structures:
     def table(self, name: str) -> Table:
         """Return a map."""
         assert self.walker is not None  # noqa: S101 (load comes first)
-        return Table(self.walker.lib, self.bpf[name])
+        return Table(self.walker.lib, self.bpf[name.encode()])
 
     def attach(self, roots: Sequence[int], *, migrations: bool) -> None:
         """Attach, then walk until a walk adds nobody. Raises SourceUnavailable."""
@@ -119,7 +119,7 @@ class Structures:
         for pid in roots:
             named.set(pid.to_bytes(4, U32), pid.to_bytes(4, U32))
         for hook, function in (HOOKS | (MIGRATIONS if migrations else {})).items():
-            self.bpf.attach_raw_tracepoint(tp=hook, fn_name=function)
+            self.bpf.attach_raw_tracepoint(tp=hook.encode(), fn_name=function.encode())
         added, zero = self.table("seeded"), bytes(4)
         for _ in range(core.MAX_WALKS):
             added.set(zero, bytes(8))
