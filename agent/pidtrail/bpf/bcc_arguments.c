@@ -24,7 +24,7 @@ int on_fork(struct tracepoint__task__task_newtask *args)
 	u64 flags = args->clone_flags;
 	struct tracked *parent = subtree.lookup(&creator);
 	struct tracked entry = {};
-	struct pt_fork *record;
+	SMALL_RECORD(pt_fork, record);
 
 	if (!parent)
 		return 0;
@@ -36,7 +36,7 @@ int on_fork(struct tracepoint__task__task_newtask *args)
 	entry.threads = 1;
 	if (subtree.update(&pid, &entry))
 		count_map_full();
-	record = reserve(sizeof(*record));
+	record = small_room(record, sizeof(*record));
 	if (!record)
 		return 0;
 	__builtin_memset(record, 0, sizeof(*record));
@@ -98,7 +98,7 @@ int on_exit(struct tracepoint__sched__sched_process_exit *args)
 {
 	u32 tgid = current_tgid();
 	struct tracked *entry = subtree.lookup(&tgid);
-	struct pt_exit *record;
+	SMALL_RECORD(pt_exit, record);
 	u64 now;
 
 	if (!entry)
@@ -115,7 +115,7 @@ int on_exit(struct tracepoint__sched__sched_process_exit *args)
 	now = now_ns();
 	if (zombies.update(&tgid, &now))
 		count_map_full();
-	record = reserve(sizeof(*record));
+	record = small_room(record, sizeof(*record));
 	if (!record)
 		return 0;
 	__builtin_memset(record, 0, sizeof(*record));
@@ -129,11 +129,11 @@ int on_free(struct tracepoint__sched__sched_process_free *args)
 {
 	u32 pid = args->pid;
 	u64 *ended = zombies.lookup(&pid);
-	struct pt_reap *record;
+	SMALL_RECORD(pt_reap, record);
 
 	if (!ended)
 		return 0;
-	record = reserve(sizeof(*record));
+	record = small_room(record, sizeof(*record));
 	if (record) {
 		fill_head(&record->head, PT_REAP, pid, 0);
 		record->exit_ts_boot_ns = *ended;

@@ -65,6 +65,9 @@ static __always_inline void *reserve(u64 size)
 	return room;
 }
 
+#define SMALL_RECORD(type, name) struct type *name = NULL
+#define small_room(record, size) reserve(size)
+
 static __always_inline void submit(void *ctx, void *record, u64 size)
 {
 	events.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
@@ -76,18 +79,25 @@ struct room {
 	char bytes[sizeof(struct pt_exec) + PT_ARGV_LARGE];
 };
 
-/* Tracepoints run with preemption off, and the one that interrupts may come in (a signal) has its own. */
-BPF_PERCPU_ARRAY(scratch, struct room, 2);
-
-static __always_inline void *reserve_at(u32 slot)
-{
-	return scratch.lookup(&slot);
-}
+/*
+ * For what is larger than the stack: exec and title. Both are made in process
+ * context with preemption off (include/linux/tracepoint.h), one after the other.
+ * The others may come in an interrupt, as sched_process_free does from RCU, and
+ * have their records on the stack.
+ */
+BPF_PERCPU_ARRAY(scratch, struct room, 1);
 
 static __always_inline void *reserve(u64 size)
 {
-	return reserve_at(0);
+	u32 zero = 0;
+
+	return scratch.lookup(&zero);
 }
+
+#define SMALL_RECORD(type, name)     \
+	struct type name##_room = {}; \
+	struct type *name = &name##_room
+#define small_room(record, size) (record)
 
 /* -ENOSPC: the buffer of this CPU is full (kernel/events/ring_buffer.c). */
 static __always_inline void submit(void *ctx, void *record, u64 size)

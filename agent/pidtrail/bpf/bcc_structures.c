@@ -101,7 +101,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	u64 parent = ctx->args[0], child = ctx->args[1], real_parent;
 	u32 tgid = TASK32(child, tgid);
 	struct tracked entry = {};
-	struct pt_fork *record;
+	SMALL_RECORD(pt_fork, record);
 
 	/* The program runs in the creator: most forks of others end with this look-up. */
 	if (!tracked_of(parent) || TASK32(child, pid) != tgid)
@@ -110,7 +110,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	entry.pid = pid_of(child);
 	if (subtree.update(&tgid, &entry))
 		count_map_full();
-	record = reserve(sizeof(*record));
+	record = small_room(record, sizeof(*record));
 	if (!record)
 		return 0;
 	fill_head(&record->head, PT_FORK, entry.pid, entry.start_boottime_ns);
@@ -228,7 +228,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct tracked *entry = tracked_of(task);
 	struct pt_process_key key = {};
 	struct pt_zombie zombie = {};
-	struct pt_exit *record;
+	SMALL_RECORD(pt_exit, record);
 	u64 migrations;
 	u32 tgid, dead;
 
@@ -257,7 +257,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	key.tgid = tgid;
 	if (zombies.update(&key, &zombie))
 		count_map_full();
-	record = reserve(sizeof(*record));
+	record = small_room(record, sizeof(*record));
 	if (!record)
 		return 0;
 	fill_head(&record->head, PT_EXIT, zombie.pid, key.start_boottime_ns);
@@ -290,7 +290,7 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 	u64 task = ctx->args[0];
 	struct pt_process_key key = {};
 	struct pt_zombie *zombie;
-	struct pt_reap *record;
+	SMALL_RECORD(pt_reap, record);
 
 	key.start_boottime_ns = TASK64(task, start_boottime);
 	key.tgid = TASK32(task, tgid);
@@ -300,7 +300,7 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 	zombie = zombies.lookup(&key);
 	if (!zombie)
 		return 0;
-	record = reserve(sizeof(*record));
+	record = small_room(record, sizeof(*record));
 	if (record) {
 		fill_head(&record->head, PT_REAP, zombie->pid, key.start_boottime_ns);
 		record->exit_ts_boot_ns = zombie->exit_ts_boot_ns;
@@ -315,7 +315,7 @@ int on_signal(struct bpf_raw_tracepoint_args *ctx)
 	u64 info = ctx->args[1], task = ctx->args[2], sender;
 	int sig = ctx->args[0], result = ctx->args[4], code;
 	struct tracked *entry;
-	struct pt_signal *record;
+	SMALL_RECORD(pt_signal, record);
 
 	if (sig == SIGCHLD_ || sig == SIGURG_ || sig == SIGWINCH_)
 		return 0;
@@ -332,12 +332,7 @@ int on_signal(struct bpf_raw_tracepoint_args *ctx)
 		code = SI_KERNEL_;
 	else
 		code = READ(int, info, SI_CODE_OFFSET);
-#ifdef PT_RING
-	record = reserve(sizeof(*record));
-#else
-	/* A timer's signal comes in an interrupt, perhaps while another program fills its record. */
-	record = reserve_at(1);
-#endif
+	record = small_room(record, sizeof(*record));
 	if (!record)
 		return 0;
 	fill_head(&record->head, PT_SIGNAL, entry->pid, entry->start_boottime_ns);
@@ -362,7 +357,7 @@ int on_signal(struct bpf_raw_tracepoint_args *ctx)
 int on_oom(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct tracked *entry;
-	struct pt_oom *record;
+	SMALL_RECORD(pt_oom, record);
 	u64 task = 0, mm;
 	u32 tgid;
 
@@ -376,7 +371,7 @@ int on_oom(struct bpf_raw_tracepoint_args *ctx)
 	entry = subtree.lookup(&tgid);
 	if (!entry)
 		return 0;
-	record = reserve(sizeof(*record));
+	record = small_room(record, sizeof(*record));
 	if (!record)
 		return 0;
 	__builtin_memset(record, 0, sizeof(*record));
@@ -398,15 +393,11 @@ int on_migrate(struct bpf_raw_tracepoint_args *ctx)
 	u64 task = ctx->args[0];
 	u32 to_cpu = ctx->args[1], from_cpu = READ(u32, task, CPU_OFFSET);
 	struct tracked *entry = tracked_of(task);
-	struct pt_migrate *record;
+	SMALL_RECORD(pt_migrate, record);
 
 	if (!entry || from_cpu == to_cpu)
 		return 0;
-#ifdef PT_RING
-	record = reserve(sizeof(*record));
-#else
-	record = reserve_at(1);
-#endif
+	record = small_room(record, sizeof(*record));
 	if (!record)
 		return 0;
 	fill_head(&record->head, PT_MIGRATE, entry->pid, entry->start_boottime_ns);

@@ -81,6 +81,8 @@ class BccSource:
             raise SourceUnavailable(
                 f"missing {' and '.join(missing)}", "run as root; `pidtrail doctor` tells more"
             )
+        self.reorder = Reorder()
+        self.full = self.map_full = 0
         module = load_module()
         if self.transport is None:
             self.transport = "ring" if has_ring(module) else "perf"
