@@ -1,7 +1,7 @@
 """
 The cgroup freezer, which container runtimes use to pause.
 
-kernel/cgroup/freezer.c do_freezer_trap (version 2) and kernel/freezer.c __refrigerator
+kernel/signal.c do_freezer_trap (version 2) and kernel/freezer.c __refrigerator
 (version 1) put each thread to sleep; nothing but states is written.
 """
 

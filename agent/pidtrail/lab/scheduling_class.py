@@ -1,7 +1,7 @@
 """
 Another scheduling policy or nice value.
 
-kernel/sched/syscalls.c __sched_setscheduler (sched/core.c before 6.12) takes the task
+kernel/sched/syscalls.c __sched_setscheduler (in older kernels sched/core.c) takes the task
 off its queue and puts it on another, with other priorities.
 """
 
