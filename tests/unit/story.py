@@ -138,7 +138,7 @@ class Story:
         self.events.append(Oom(*self.next(), *self.identity(name), victim_comm=name))
         return self
 
-    def exit(self, name: str, wstatus: int = 0, ppid: int | None = None, **counters: int) -> Self:
+    def exit(self, name: str, wstatus: int = 0, ppid: int | None = None, **counters: Any) -> Self:
         """Let a process end; its parent is who it was born of unless told."""
         code, sig, core = decode_wstatus(wstatus)
         parent = self.parents.get(name)
