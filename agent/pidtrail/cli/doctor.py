@@ -149,8 +149,11 @@ def facts(host: Host) -> Iterator[tuple[str, str]]:
     yield "kernel type information", yes(host.btf, "no: `core` needs CONFIG_DEBUG_INFO_BTF")
     yield "libbpf", host.libbpf or "no libbpf.so.1: install the package libbpf1"
     yield "capabilities", capability_text(host)
-    yield "kernel headers", yes(host.headers, "none (`core` needs none)")
-    yield "tracefs", host.tracefs or "not mounted (`core` needs none)"
+    yield (
+        "kernel headers",
+        yes(host.headers, "none of this kernel (`bcc` takes any, `core` needs none)"),
+    )
+    yield "tracefs", host.tracefs or "not mounted (only `bcc` without BTF needs it)"
     yield "kernel lockdown", host.lockdown or "?"
     yield "PID namespace", namespace_text(host)
     yield "/proc hidepid", hidepid_text(host)

@@ -40,7 +40,7 @@ MAX_SHOWN_EVENTS = 300_000
 @click.option(
     "--source",
     "source_name",
-    type=click.Choice(["auto", "core", "connector", "procfs"]),
+    type=click.Choice(["auto", "core", "bcc", "connector", "procfs"]),
     default="auto",
     show_default=True,
     help="Where events come from; auto takes the best that works here.",

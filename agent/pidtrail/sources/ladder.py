@@ -14,8 +14,16 @@ from pidtrail.sources.source import Source
 AUTO: Final = "auto"
 
 
+def bcc() -> Source:
+    """Return source `bcc`, whose modules only those load who come to it."""
+    from pidtrail.sources.bcc import BccSource  # noqa: PLC0415 (see above)
+
+    return BccSource()
+
+
 SOURCES: Final[dict[str, Callable[[], Source]]] = {
     "core": CoreSource,
+    "bcc": bcc,
     "connector": ConnectorSource,
     "procfs": ProcfsSource,
 }
