@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pytest
 
 from pidtrail import cli
 from pidtrail.events import Event
-from pidtrail.lab import runner
+from pidtrail.lab import leftovers, runner
 from pidtrail.lab.bench import Bench, Skip
 from pidtrail.lab.catalogue import EXPERIMENTS
 from pidtrail.lab.claims import CLAIMS, answers
@@ -38,13 +38,12 @@ class FakeSource:
 class FakeBench:
     """A bench without processes."""
 
-    events: list[Event] = []
-    failure: BaseException | None = None
+    events: ClassVar[list[Event]] = []
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def __enter__(self) -> FakeBench:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,7 +58,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> type[FakeBench]:
     """A lab on a kernel whose records the test makes."""
     monkeypatch.setattr(runner, "Bench", FakeBench)
     monkeypatch.setattr(runner, "open_best", lambda *_, **__: (FakeSource(), {}))
-    monkeypatch.setattr(runner.leftovers, "sweep", list)
+    monkeypatch.setattr(leftovers, "sweep", list)
     monkeypatch.setattr(CpuMigration, "missing", lambda _: None)
     monkeypatch.setattr(FakeBench, "events", moved())
     return FakeBench
@@ -177,7 +176,7 @@ def test_the_list_names_all_with_their_claims(capsys: pytest.CaptureFixture[str]
     assert all(kind.claim in out for kind in EXPERIMENTS.values())
 
 
-def test_the_issue_names_are_all_there() -> None:
+def test_no_experiment_is_forgotten() -> None:
     asked = """
         cpu-migration context-switch page-out stop-continue scheduling-class cgroup-move exec
         exec-from-thread setsid-setpgid setuid rename reparent subreaper freeze ptrace-attach
