@@ -18,6 +18,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from pidtrail.errors import SourceUnavailable
+from pidtrail.sources.bcc_arguments import TRACEFS, is_tracefs
+from pidtrail.sources.bcc_program import headers, load_module
+
 # A busy machine is slow at times; that is not what a property is about.
 hypothesis.settings.register_profile("pidtrail", deadline=None)
 hypothesis.settings.load_profile("pidtrail")
@@ -50,6 +54,25 @@ def missing_bpf() -> str | None:
     return None
 
 
+def missing_bcc() -> str | None:
+    """Return why bcc cannot compile its programs, or None."""
+    try:
+        load_module()
+        with headers():
+            return None
+    except SourceUnavailable as error:
+        return str(error)
+
+
+def missing_tracefs() -> str | None:
+    """Return why the tracepoints' formats can neither be read nor be mounted, or None."""
+    if any(is_tracefs(place) for place in TRACEFS):
+        return None
+    if os.geteuid() == 0 and TRACEFS[0].is_dir():
+        return None  # tests/contract/conftest.py mounts it
+    return "tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing)"
+
+
 def missing_postgres() -> str | None:
     """Return why no PostgreSQL server can be started, or None."""
     if shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
@@ -72,6 +95,8 @@ def missing_systemd() -> str | None:
 PROBES: dict[str, Callable[[], str | None]] = {
     "root": missing_root,
     "bpf": missing_bpf,
+    "bcc": missing_bcc,
+    "tracefs": missing_tracefs,
     "postgres": missing_postgres,
     "airflow": missing_airflow,
     "systemd": missing_systemd,

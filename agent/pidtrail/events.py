@@ -55,7 +55,11 @@ class Fidelity(msgspec.Struct, frozen=True):
     """
     What a source can know. Verdicts are no more confident than this.
 
-    `expected_miss` says in words what a source is known to miss, or is None.
+    A field is True if it holds for every process, also for one that ends at
+    once. `has_identity`: start time, numbers in all PID namespaces, cgroup and
+    count of images. `has_lineage`: the parent also under CLONE_PARENT, and the
+    one at the end. `counts_loss`: exactly. `expected_miss` says in words what a
+    source is known to miss, or is None.
     """
 
     has_argv: bool
@@ -67,6 +71,8 @@ class Fidelity(msgspec.Struct, frozen=True):
     sees_short_lived: bool
     counts_loss: bool
     expected_miss: str | None = None
+    has_identity: bool = True
+    has_lineage: bool = True
 
 
 class Root(msgspec.Struct, frozen=True):

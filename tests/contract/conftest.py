@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from pidtrail.sources.bcc import BccSource
+from pidtrail.sources.bcc_arguments import TRACEFS, is_tracefs
 from pidtrail.sources.core import CoreSource
+from pidtrail.sources.procfs import ProcfsSource
 from pidtrail.sources.source import Source
 from tests.contract.story import Told, tell
 
+BCC = [pytest.mark.needs_root, pytest.mark.needs_bcc]
 SOURCES: dict[str, tuple[Callable[[], Source], list[pytest.MarkDecorator]]] = {
     "core": (CoreSource, [pytest.mark.needs_root, pytest.mark.needs_bpf]),
+    "bcc": (BccSource, BCC),
+    "bcc-perf": (partial(BccSource, transport="perf"), BCC),
+    "procfs": (ProcfsSource, []),
+    "bcc-arguments": (partial(BccSource, structures=False), [*BCC, pytest.mark.needs_tracefs]),
 }
 
 Tell = Callable[..., Told]
 
 
+@pytest.fixture(scope="session")
+def tracefs() -> Iterator[None]:
+    """Let the tracepoints' formats be readable, and leave the mounts as they were."""
+    if any(is_tracefs(place) for place in TRACEFS):
+        yield
+        return
+    subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACEFS[0]], check=True)
+    yield
+    subprocess.run(["umount", TRACEFS[0]], check=False)
+
+
 @pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_, marks) in SOURCES.items()])
 def source(request: pytest.FixtureRequest) -> Iterator[Source]:
     """Return a source that is not open yet, and close it in the end."""
+    if request.node.get_closest_marker("needs_tracefs") is not None:
+        request.getfixturevalue("tracefs")
     made = SOURCES[request.param][0]()
     yield made
     made.close()
+
+
+def require(source: Source, needs: str) -> None:
+    """Skip a test that a source declares it cannot pass, by the names of fields of Fidelity."""
+    for field in needs.split():
+        if not getattr(source.fidelity, field):
+            pytest.skip(f"source {source.name} declares {field}=False")
 
 
 @pytest.fixture
@@ -36,9 +66,7 @@ def told_by(source: Source) -> Tell:
     """
 
     def run(name: str, *arguments: str, needs: str = "", **options: Any) -> Told:
-        for field in needs.split():
-            if not getattr(source.fidelity, field):
-                pytest.skip(f"source {source.name} declares {field}=False")
+        require(source, f"sees_short_lived {needs}")
         return tell(source, name, *arguments, **options)
 
     return run

@@ -8,7 +8,7 @@ import pytest
 
 from pidtrail.events import Exit, Migrate
 from pidtrail.sources.source import Source
-from tests.contract.conftest import Tell
+from tests.contract.conftest import Tell, require
 from tests.contract.story import tell
 
 THREADS = 4
@@ -57,6 +57,7 @@ def test_counters_are_those_of_wait4(told_by: Tell, how: str, threads: int) -> N
 
 def test_migrations_are_summed_over_threads(source: Source) -> None:
     """Every move is one record, and the end of the process has their number."""
+    require(source, "has_counters")
     flips = 100
     told = tell(source, "migrate", str(flips), migrations=True)
     mover = told.said("mover")

@@ -9,6 +9,7 @@ import pytest
 
 from pidtrail.events import Event, Exit, Fork, Observed, Reap
 from pidtrail.sources.source import Source
+from tests.contract.conftest import require
 from tests.contract.story import Story
 
 
@@ -27,6 +28,7 @@ def test_late_start_misses_nothing_and_doubles_nothing(
     The program's processes say who they are and when each was collected, so who
     ought to be known is known exactly.
     """
+    require(source, "sees_short_lived has_identity")
     stop = tmp_path / f"stop-{attempt}"
     with Story(source, "forking_tree", str(stop), "3") as story:
         story.release()

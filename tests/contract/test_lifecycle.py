@@ -11,7 +11,7 @@ from tests.contract.story import observed
 
 def test_gate_and_program_are_one_process(told_by: Tell) -> None:
     """Exec changes the image, never the process: same number, same start, one end."""
-    told = told_by("setsid")
+    told = told_by("setsid", needs="has_identity has_wstatus")
     gate = told.said("gate")
 
     before = observed(told)
@@ -102,7 +102,7 @@ def test_zombie_time_is_how_long_the_parent_waited(told_by: Tell) -> None:
 
 def test_fork_knows_cgroup_and_comm_of_the_parent(told_by: Tell) -> None:
     """At birth a process has its parent's name and cgroup."""
-    told = told_by("setsid")
+    told = told_by("setsid", needs="has_identity")
 
     birth = told.only(Fork, told.said("before")["pid"])
     assert birth.comm == "setsid"

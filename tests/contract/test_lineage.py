@@ -8,7 +8,7 @@ from tests.contract.conftest import Tell
 
 def test_double_forked_daemon_keeps_its_birth_parent(told_by: Tell) -> None:
     """A daemon's fork names the middle process; only its exit names who adopted it."""
-    told = told_by("double_fork")
+    told = told_by("double_fork", needs="has_lineage has_wstatus")
     middle, daemon = told.said("middle"), told.said("daemon")
 
     birth = told.only(Fork, daemon["pid"])
@@ -23,7 +23,7 @@ def test_double_forked_daemon_keeps_its_birth_parent(told_by: Tell) -> None:
 
 def test_clone_parent_has_a_parent_and_another_creator(told_by: Tell) -> None:
     """CLONE_PARENT makes a sibling: its parent is the caller's parent, its creator the caller."""
-    told = told_by("clone_parent")
+    told = told_by("clone_parent", needs="has_lineage")
     creator, sibling = told.said("creator"), told.said("sibling")
 
     birth = told.only(Fork, sibling["pid"])
@@ -36,7 +36,7 @@ def test_clone_parent_has_a_parent_and_another_creator(told_by: Tell) -> None:
 
 def test_subreaper_adopts_the_orphan(told_by: Tell) -> None:
     """The parent at the end is the nearest subreaper; the parent at birth stays the middle one."""
-    told = told_by("subreaper")
+    told = told_by("subreaper", needs="has_lineage has_wstatus")
     orphan, reaper = told.said("orphan"), told.said("reaper")
 
     assert told.only(Fork, orphan["pid"]).ppid == told.said("middle")["pid"]

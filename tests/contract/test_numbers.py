@@ -19,7 +19,7 @@ def test_a_reused_number_is_another_process(told_by: Tell) -> None:
 
     Seen from outside the small namespace: the numbers there come round, ours do not.
     """
-    told = told_by("pid_reuse", "450")
+    told = told_by("pid_reuse", "450", needs="has_identity")
     reused = told.said("reused")
 
     holders = [
@@ -38,7 +38,7 @@ def test_a_reused_number_is_another_process(told_by: Tell) -> None:
 
 def test_nested_namespaces_number_a_process_at_every_level(told_by: Tell) -> None:
     """`ns_pids` is what NSpid of /proc shows, outermost first; `pid_ns` the innermost inode."""
-    told = told_by("nested_namespaces", "3")
+    told = told_by("nested_namespaces", "3", needs="has_identity")
 
     levels = told.all_said("level")
     assert [level["level"] for level in levels] == [0, 1, 2, 3]
@@ -65,7 +65,7 @@ def test_numbers_are_those_of_the_agents_namespace(told_by: Tell) -> None:
 
 def test_exec_counts_images_from_the_parents_count(told_by: Tell) -> None:
     """`exec_id` starts at the parent's value and grows by one with each exec."""
-    told = told_by("vfork_exec", needs="has_argv")
+    told = told_by("vfork_exec", needs="has_argv has_identity")
 
     parent, child = told.only(Exec, told.root), told.only(Exec, told.said("child")["pid"])
     assert parent.exec_id is not None

@@ -9,7 +9,7 @@ import pytest
 
 from pidtrail.events import Event, Exec, Exit, Fork, Lost, Reap
 from pidtrail.sources.source import Source
-from tests.contract.conftest import Tell
+from tests.contract.conftest import Tell, require
 from tests.contract.story import LIFECYCLE, Story
 
 COUNT = 20_000
@@ -18,7 +18,7 @@ COUNT = 20_000
 @pytest.mark.timeout(120)
 def test_twenty_thousand_processes_and_none_lost(told_by: Tell) -> None:
     """Every birth, end and reaping is told once, with its own exit code, two at a time."""
-    told = told_by("storm", str(COUNT), "2", needs="sees_short_lived")
+    told = told_by("storm", str(COUNT), "2", needs="has_identity has_wstatus")
     storm = told.said("storm")
     assert storm["count"] == COUNT
 
@@ -41,6 +41,7 @@ def test_a_reader_that_stalls_loses_a_known_number(source: Source) -> None:
     Each child executes with 30 kB of arguments, of which 16 kB go on the wire, so a thousand
     are twice the ring. The hole in the numbers is as large as the count.
     """
+    require(source, "sees_short_lived counts_loss")
     count = 1000
     # Per child a birth, an exec, an end and a reaping; the program itself has no birth here.
     produced = 4 * count + 3
@@ -65,7 +66,7 @@ def test_a_reader_that_stalls_loses_a_known_number(source: Source) -> None:
     losses = [event for event in events if isinstance(event, Lost)]
     lost = sum(event.count or 0 for event in losses)
     assert lost > 0
-    assert {event.reason for event in losses} == {"ring buffer full"}
+    assert {event.reason for event in losses} <= {"ring buffer full", "perf buffer full"}
 
     numbers = [event.seq for event in [*snapshot, *events]]
     assert numbers == sorted(set(numbers))
@@ -81,6 +82,7 @@ def test_a_reader_that_stalls_loses_a_known_number(source: Source) -> None:
 
 def test_after_a_loss_everything_is_told_again(source: Source) -> None:
     """A ring that was full loses nothing more once it is read."""
+    require(source, "sees_short_lived")
     with Story(source, "storm", "1000", "2", "30000") as story:
         story.attach()
         story.release()

@@ -119,6 +119,8 @@ class ProcfsSource:
             sees_short_lived=False,
             counts_loss=False,
             expected_miss=expected_miss(interval_s),
+            has_identity=False,
+            has_lineage=False,
         )
         self.interval_ns = max(1, int(interval_s * SECOND_NS))
         self.proc = ProcDirectory(root)
