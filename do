@@ -44,7 +44,7 @@ die() {
 # A need is a name. `have` tells whether it is met, however it got there; `package_of` what apt
 # would install for it; `words_for` what to tell a person whose distribution we do not know.
 SETUP_NEEDS="python libbpf clang llvm-strip bpf-headers cc libc-headers util-linux"
-TEST_NEEDS="postgresql systemd-analyze sudo"
+TEST_NEEDS="postgresql systemd-analyze sudo bcc kernel-headers"
 BENCH_NEEDS="forkstat bpftrace"
 
 any_file() {
@@ -67,6 +67,12 @@ have() {
     cc) command -v gcc >/dev/null ;;
     libc-headers) any_file /usr/include/stdio.h ;;
     util-linux) command -v unshare >/dev/null && command -v setpriv >/dev/null ;;
+    bcc) "$SYSTEM_PYTHON" -c 'from bcc import BPF; BPF.get_syscall_fnname' 2>/dev/null ;;
+    # Of any kernel: bcc's own includes want some, and pidtrail's programs read nothing by them.
+    kernel-headers)
+        any_file "/lib/modules/$(uname -r)/build" /usr/src/linux-headers-*/include/generated \
+            /usr/src/kernels/*/include
+        ;;
     postgresql) any_file /usr/lib/postgresql/*/bin/initdb /usr/bin/initdb ;;
     *) command -v "$1" >/dev/null ;;
     esac
@@ -81,6 +87,13 @@ package_of() {
     cc) echo gcc ;;
     libc-headers) echo libc6-dev ;;
     systemd-analyze) echo systemd ;;
+    bcc) echo python3-bpfcc ;;
+    kernel-headers)
+        case $(distribution) in
+        ubuntu*) echo linux-headers-generic ;;
+        *) echo "linux-headers-$(dpkg --print-architecture)" ;;
+        esac
+        ;;
     *) echo "$1" ;;
     esac
 }
@@ -92,6 +105,8 @@ words_for() {
     bpf-headers) echo "bpf/bpf_helpers.h (libbpf's headers)" ;;
     cc) echo "gcc" ;;
     libc-headers) echo "the C library's headers" ;;
+    bcc) echo "the BPF compiler collection's Python module (python3-bpfcc, python3-bcc)" ;;
+    kernel-headers) echo "kernel headers, of any kernel" ;;
     *) echo "$1" ;;
     esac
 }
@@ -274,7 +289,7 @@ test)
     prepare "$TEST_NEEDS"
     tell_uv
     # Here a test that cannot run has failed: no skip goes unseen.
-    export REQUIRE="${REQUIRE-root,bpf,postgres,airflow,systemd}"
+    export REQUIRE="${REQUIRE-root,bpf,bcc,tracefs,postgres,airflow,systemd}"
     lint
     run_tests tests/unit
     say "installing Airflow 3 and Airflow 2, each into an environment of its own"
