@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from pidtrail.lab import cgroup
 from pidtrail.lab.catalogue import EXPERIMENTS
-from pidtrail.lab.cgroup import found
 from pidtrail.lab.leftovers import marked
 from pidtrail.lab.page_out import has_swap
+from pidtrail.lab.runner import Runner
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf]
 
@@ -265,7 +266,7 @@ def test_nothing_is_left() -> None:
     whole()
 
     assert marked() == []
-    assert found() == []
+    assert cgroup.found() == []
 
 
 def test_claims_are_answered_in_a_sentence_each() -> None:
@@ -322,8 +323,50 @@ def test_verbose_shows_the_events_as_they_come() -> None:
     done = lab("rename", "--verbose", "--source", "core")
 
     assert done.returncode == 0
-    assert done.stderr.count("calls itself try ") == 10
+    assert done.stdout.count("calls itself try ") == 10
     assert "PID kept" in done.stdout
+    assert done.stderr == ""
+
+
+def test_verbose_json_is_json_all_the_same() -> None:
+    done = lab("rename", "--verbose", "--json", "--source", "core")
+
+    assert json.loads(done.stdout)["holds"] is True
+    assert done.stderr.count("calls itself try ") == 10
+
+
+@pytest.mark.parametrize("name", ["freeze", "memory-pressure"])
+def test_version_1_cgroups_alone_will_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some hosts have no version 2 at all."""
+    _, controllers = cgroup.tops()
+    wanted = "freezer" if name == "freeze" else "memory"
+    if wanted not in controllers:
+        pytest.skip(f"no {wanted} controller of version 1 here")
+    monkeypatch.setattr(cgroup, "tops", lambda: (None, controllers))
+
+    (one,) = Runner("core").run([name]).results
+
+    assert one.skipped is None
+    assert one.holds is True
+    assert cgroup.found() == []
+
+
+def test_the_lab_works_in_a_pid_namespace_of_its_own() -> None:
+    """As in a container: all numbers are those seen in there."""
+    done = subprocess.run(
+        [
+            *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *(sys.executable, "-m", "pidtrail", "lab", "--json", "--source", "core"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=MOST_SECONDS,
+    )
+
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    for one in json.loads(done.stdout)["results"]:
+        assert one["holds"] is True or one["name"] == "sudo-chain", (one["name"], one["skipped"])
 
 
 def test_an_ordinary_user_is_told_what_is_needed() -> None:

@@ -23,7 +23,7 @@ from pidtrail.sources.ladder import AUTO, SOURCES
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--list", "as_list", is_flag=True, help="Name the experiments, and run none.")
 @click.option("--json", "as_json", is_flag=True, help="Print pidtrail.lab/1 instead.")
-@click.option("--verbose", is_flag=True, help="Show each event as it comes (on stderr).")
+@click.option("--verbose", is_flag=True, help="Show each event as it comes.")
 @click.option(
     "--source",
     "source_name",
@@ -64,11 +64,10 @@ def lab(
         for kind in chosen_kinds(names):
             click.echo(f"{kind.name:<{max(map(len, EXPERIMENTS))}}  {kind.claim}")
         return
-    runner = Runner(
-        source_name,
-        show=printer(sys.stderr) if verbose else None,
-        begin=announcer(sys.stderr) if verbose or sys.stderr.isatty() else None,
-    )
+    # JSON is for a program to read: what goes on meanwhile is then told on stderr.
+    told = sys.stderr if as_json else sys.stdout
+    begin = announcer(told) if verbose else announcer(sys.stderr) if sys.stderr.isatty() else None
+    runner = Runner(source_name, show=printer(told) if verbose else None, begin=begin)
     report = runner.run(names)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
@@ -84,6 +83,7 @@ def printer(file: TextIO) -> Callable[[Event], None]:
 
     def show(event: Event) -> None:
         file.write(f"{render_event(event, offset)}\n")
+        file.flush()
 
     return show
 

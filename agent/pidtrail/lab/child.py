@@ -296,6 +296,8 @@ def command(fd: int) -> list[str]:
 def main() -> NoReturn:
     """Be a puppet; Ctrl-C is for the lab to hear."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Who starts the lab may ignore it, and that outlives execve; then nobody could be collected.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     Puppet(int(sys.argv[1])).serve()
 
 
