@@ -388,3 +388,15 @@ def test_an_ordinary_user_is_told_what_is_needed() -> None:
     assert done.stderr.count("\n") == 1
     assert "CAP_BPF" in done.stderr
     assert time.monotonic() - start < MOST_SECONDS
+
+
+@pytest.mark.needs_bcc
+def test_bcc_evidences_the_same() -> None:
+    """It has all fields; each experiment compiles anew, so some of them stand for all."""
+    done = lab("--json", "--source", "bcc", "cpu-migration", "page-out", "setuid", "restart")
+
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    report = json.loads(done.stdout)
+    assert report["source"] == "bcc"
+    assert [one["holds"] for one in report["results"]] == [True] * 4, report["results"]
+    assert {record["origin"] for one in report["results"] for record in one["evidence"]} == {"bcc"}

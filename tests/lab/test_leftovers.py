@@ -84,6 +84,7 @@ def test_a_killed_lab_is_cleaned_up_after() -> None:
         done = subprocess.run([*LAB, "fork"], capture_output=True, text=True, check=False)
 
         assert done.returncode == 0, done.stderr
+        assert f"process {what['stopped']}" in done.stderr
         assert eventually(lambda: gone(what["stopped"]) and gone(what["frozen"]))
         assert not Path(what["cgroup"]).exists()
         assert of_owner(owner) == []

@@ -161,6 +161,15 @@ def test_too_few_moves_test_nothing() -> None:
     assert result.exercised["migrate"] == MOVES - 1
 
 
+def test_a_changed_pid_is_a_finding_however_little_was_seen() -> None:
+    """Too few records are no excuse."""
+    for events in (moved(3), []):
+        result = told(CpuMigration(), who(), later(who(OTHER)), events)
+
+        assert result.holds is False
+        assert result.skipped is None
+
+
 def test_a_source_that_saw_nothing_proves_nothing() -> None:
     for kind in EXPERIMENTS.values():
         if kind.wants.keys() & {"fork", "children", "migrate", "title", "SIGSTOP", "exec"}:

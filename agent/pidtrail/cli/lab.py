@@ -10,6 +10,7 @@ from typing import TextIO
 import click
 import msgspec
 
+from pidtrail.cli.logs import log
 from pidtrail.events import Event
 from pidtrail.lab.catalogue import EXPERIMENTS
 from pidtrail.lab.experiment import Experiment
@@ -69,6 +70,8 @@ def lab(
     begin = announcer(told) if verbose else announcer(sys.stderr) if sys.stderr.isatty() else None
     runner = Runner(source_name, show=printer(told) if verbose else None, begin=begin)
     report = runner.run(names)
+    if runner.swept:
+        log.info("removed what a killed lab had left", what=", ".join(runner.swept))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
     else:

@@ -85,7 +85,19 @@ class Puppet:
         return message["answer"]
 
     def probe(self) -> Identity:
-        """Return who it is, from the kernel, with all records up to now read."""
+        """
+        Return who it is, from the kernel, with all records up to now read.
+
+        It is found by its channel and not by the number that it had: it says
+        something, and the kernel tells under which number. So a number that changed
+        would be seen, and not be taken for a process that is gone.
+        """
+        self.tell("number")
+        _, self.pid = self.bench.hear(self)
+        return self.probe_held()
+
+    def probe_held(self) -> Identity:
+        """Return who has its last known number, for one that cannot speak just now."""
         self.bench.drain()
         return probe(self.pid)
 

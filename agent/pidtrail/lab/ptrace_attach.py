@@ -39,7 +39,7 @@ class PtraceAttach(Experiment):
         for _ in range(ROUNDS):
             ptrace(PTRACE_ATTACH, subject.pid)
             os.waitpid(subject.pid, WALL)
-            held.append(subject.probe())
+            held.append(subject.probe_held())
             ptrace(PTRACE_DETACH, subject.pid)
         subject.ask("number")
         after = subject.probe()
