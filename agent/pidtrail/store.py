@@ -1,10 +1,12 @@
 """
 A recording: one SQLite file that holds a header and the events, nothing derived.
 
-Readable with any SQLite tool: table `events` has a row per record, its common
+Readable with any SQLite tool: view `events` has a row per record, its common
 fields as columns and all of it as JSON in `body`; table `meta` has the header.
-While it is written it is in WAL mode and every batch is committed, so a killed
-session keeps all up to its last batch; closing leaves one file.
+Records are stored in batches, each a JSON array in one row: a row per record
+took more than everything else that is done to a record. While it is written
+the file is in WAL mode and every batch is committed, so a killed session keeps
+all up to its last batch; closing leaves one file.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pidtrail import codec
+from pidtrail import __version__, codec
 from pidtrail.errors import PidtrailError, RecordingError
 from pidtrail.events import Event, Header, Lost
 
@@ -28,13 +30,19 @@ MAGIC: Final = b"SQLite format 3\0"
 
 TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY, ts_boot_ns INTEGER NOT NULL, type TEXT NOT NULL,
-    pid INTEGER, start_ticks INTEGER, body TEXT NOT NULL
+CREATE TABLE batches (
+    first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, plain INTEGER NOT NULL,
+    body TEXT NOT NULL
 );
+CREATE VIEW events AS SELECT
+    json_extract(value, '$.seq') AS seq, json_extract(value, '$.ts_boot_ns') AS ts_boot_ns,
+    json_extract(value, '$.type') AS type, json_extract(value, '$.pid') AS pid,
+    json_extract(value, '$.start_ticks') AS start_ticks, value AS body
+    FROM batches, json_each(batches.body);
 """
-Row = tuple[int, int, str, int | None, int | None, str]
-INSERT: Final = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?)"
+INSERT: Final = "INSERT INTO batches VALUES (?, ?, ?, ?)"
+BATCH_EVENTS: Final = 500
+"""At most in one row: what a damaged page can take with it."""
 
 
 class Recorder:
@@ -78,31 +86,21 @@ class Recorder:
         """
         if not events:
             return
-        rows: list[Row] = [
-            (
-                event.seq,
-                event.ts_boot_ns,
-                codec.type_name(event),
-                event.pid,
-                event.start_ticks,
-                codec.encode(event).decode(),
-            )
-            for event in events
-        ]
-        if self.insert(rows):
+        if self.insert(events):
             return
         if not self.unwritten:
             self.unwritten_from_ns, self.unwritten_from_seq = events[0].ts_boot_ns, events[0].seq
         self.unwritten += len(events)
         self.unwritten_to_ns = events[-1].ts_boot_ns
 
-    def insert(self, rows: list[Row]) -> bool:
-        """Commit rows, and with them what tells of an earlier gap; return whether that worked."""
+    def insert(self, events: list[Event]) -> bool:
+        """Commit events, and with them what tells of an earlier gap; return whether that worked."""
         if self.unwritten:
-            rows = [self.gap(), *rows]
+            events = [self.gap(), *events]
+        parts = [events[at : at + BATCH_EVENTS] for at in range(0, len(events), BATCH_EVENTS)]
         try:
             self.db.execute("BEGIN")
-            self.db.executemany(INSERT, rows)
+            self.db.executemany(INSERT, map(row_of, parts))
             self.db.execute("COMMIT")
         except sqlite3.Error as error:
             # SQLite ends the transaction itself after some errors, and may fail to end it too.
@@ -114,14 +112,13 @@ class Recorder:
         self.problem = None
         return True
 
-    def gap(self) -> Row:
-        """Return the row that tells what could not be written, at the first seq of its hole."""
-        seq, to_ns = self.unwritten_from_seq, self.unwritten_to_ns
-        lost = Lost(
-            seq, to_ns, "store", count=self.unwritten, from_ns=self.unwritten_from_ns,
-            to_ns=to_ns, reason="the recording could not be written",
+    def gap(self) -> Lost:
+        """Return what tells of what could not be written, at the first seq of its hole."""
+        return Lost(
+            self.unwritten_from_seq, self.unwritten_to_ns, "store",
+            count=self.unwritten, from_ns=self.unwritten_from_ns, to_ns=self.unwritten_to_ns,
+            reason="the recording could not be written",
         )  # fmt: skip
-        return seq, to_ns, "lost", None, None, codec.encode(lost).decode()
 
     def note(self, name: str, value: str) -> None:
         """Keep a fact about the session as a whole, such as how it ended."""
@@ -141,6 +138,12 @@ class Recorder:
             self.problem = f"cannot finish {self.path}: {error}"
         finally:
             self.db.close()
+
+
+def row_of(part: list[Event]) -> tuple[int, int, bool, str]:
+    """Return the row of a batch; `plain` says that all its fields are known to this version."""
+    plain = codec.is_plain(part)
+    return part[0].seq, part[-1].seq, plain, codec.encode_batch(part, plain=plain).decode()
 
 
 def keep_earlier(path: Path) -> None:
@@ -250,15 +253,17 @@ class Recording:
         yielded before is sound.
         """
         last = 0
+        own_version = self.header.version == __version__
+        query = "SELECT last_seq, plain, body FROM batches ORDER BY first_seq"
         try:
-            for seq, body in self.db.execute("SELECT seq, body FROM events ORDER BY seq"):
+            for last_seq, plain, body in self.db.execute(query):
                 # Of a page that is cut in two, the missing half reads as zeros.
                 if body is None:
                     raise sqlite3.DatabaseError("a row is empty")
-                last = seq
-                yield codec.decode(body)
+                yield from codec.decode_batch(body, plain=plain and own_version)
+                last = last_seq
         except RecordingError as error:
-            raise RecordingError(f"{self.path}, event {last}: {error}") from error
+            raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error
         except sqlite3.Error as error:
             raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error
         if self.truncated:

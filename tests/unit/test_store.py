@@ -19,7 +19,7 @@ from msgspec import structs
 from pidtrail.errors import PidtrailError, RecordingError
 from pidtrail.events import Event, Fork, Lost
 from pidtrail.sources.replay import Replay
-from pidtrail.store import STORE_VERSION, Recorder, Recording
+from pidtrail.store import BATCH_EVENTS, STORE_VERSION, Recorder, Recording
 from tests.unit.records import EVENTS, header
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_to_the_end_is_told_where_it_can_be(tmp_path: Path) 
 @pytest.mark.parametrize("missing", [1, 4096, 50_000, 150_000])
 def test_a_truncated_recording_gives_what_is_sound(tmp_path: Path, missing: int) -> None:
     """From the first event on, in order, and then says that the rest is missing."""
-    path = record(tmp_path / "session.db", forks(1, 2_000))
+    path = record(tmp_path / "session.db", forks(1, 8_000))
     os.truncate(path, path.stat().st_size - missing)
     replay = Replay(str(path))
     events = list(replay.events())
@@ -223,15 +223,15 @@ def test_a_stump_of_a_recording_is_a_clear_error(tmp_path: Path, size: int) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_event_is_named(tmp_path: Path) -> None:
-    path = record(tmp_path / "session.db", forks(1, 10))
+def test_the_last_sound_event_before_a_damage_is_named(tmp_path: Path) -> None:
+    path = record(tmp_path / "session.db", forks(1, 3 * BATCH_EVENTS))
     with sqlite3.connect(path) as db:
-        db.execute("UPDATE events SET body = '{' WHERE seq = 7")
+        db.execute("UPDATE batches SET body = '{' WHERE first_seq = ?", (BATCH_EVENTS + 1,))
     db.close()
     replay = Replay(str(path))
 
-    assert list(replay.events()) == forks(1, 6)
-    assert "event 7" in (replay.problem or "")
+    assert list(replay.events()) == forks(1, BATCH_EVENTS)
+    assert f"after event {BATCH_EVENTS}:" in (replay.problem or "")
 
 
 @pytest.mark.parametrize(
