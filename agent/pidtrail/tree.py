@@ -284,7 +284,9 @@ class ProcessTree:
         assert last.ppid is not None  # noqa: S101 (filtered above)
         if isinstance(last, Exit):
             first = node.first_parent
-            if first is not None and first.pid == last.ppid and not self.ended_before(first, last):
+            # Who adopts is older than the dead parent and had another number all the time, so an
+            # equal number is the parent itself: it ends before its orphans are given away.
+            if first is not None and first.pid == last.ppid:
                 return first
             owner = self.at(last.ppid, last.ts_boot_ns)
             return owner.key if owner is not None else ProcessKey(last.ppid, None)
@@ -293,11 +295,6 @@ class ProcessTree:
         known = self.nodes.get(key)
         gone = known is not None and known.ended_ns is not None
         return None if gone and node.ended_ns is None else key
-
-    def ended_before(self, key: ProcessKey, record: Record) -> bool:
-        """Return whether a process is known to have ended before a record was made."""
-        node = self.nodes.get(key)
-        return node is not None and node.ended_ns is not None and node.ended_ns < record.ts_boot_ns
 
     def roots(self) -> list[Node]:
         """Return the processes whose parent by birth is not in the tree, oldest first."""

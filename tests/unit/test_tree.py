@@ -210,6 +210,19 @@ def test_a_number_used_again_is_another_process() -> None:
     assert tree.at(7, 3_500_000_000) is tree.nodes[ProcessKey(7, 300)]
 
 
+def test_a_parent_that_ended_a_moment_before_is_the_parent_still() -> None:
+    """
+    The init of a PID namespace ends, and those in it are killed while they are still its children.
+
+    Its end is told before zap_pid_ns_processes collects them (kernel/pid_namespace.c).
+    """
+    tree = grow(Story().seen(1, 0).fork(1, 2).fork(2, 3).exit(2, 1, 9).exit(3, 2, 9).events)
+    (child,) = tree.with_pid(3)
+    (init,) = tree.with_pid(2)
+
+    assert tree.parent(child) == init.key
+
+
 def test_a_start_known_in_ticks_alone_orders_two_lives_of_a_number() -> None:
     """Without nanoseconds, field 22 of /proc/PID/stat still tells who was there at an instant."""
     events: list[Event] = [
