@@ -107,7 +107,9 @@ int on_exit(struct tracepoint__sched__sched_process_exit *args)
 	if (!args->group_dead)
 		return 0;
 #else
-	if (__sync_fetch_and_add(&entry->threads, -1) > 1)
+	/* LLVM ends the whole agent over a fetched result here: BPF before v3 has none. */
+	__sync_fetch_and_add(&entry->threads, -1);
+	if ((s32)entry->threads > 0)
 		return 0;
 #endif
 	if (subtree.delete(&tgid))

@@ -67,6 +67,8 @@ class Arguments:
         has_lineage=False,
     )
     now_ns: Final = staticmethod(time.monotonic_ns)
+    trusts_group_dead = True
+    """A seam for tests: False counts the threads, as on older kernels."""
 
     def __init__(
         self,
@@ -75,18 +77,18 @@ class Arguments:
         next_seq: Callable[[], int],
         *,
         tracefs: Sequence[Path] = TRACEFS,
-        count_threads: bool = False,
     ) -> None:
         self.module = module
         self.transport = transport
         self.next_seq = next_seq
         self.tracefs = tracefs
-        self.count_threads = count_threads
         self.parser = wire.Parser(os.sysconf("SC_PAGE_SIZE") // 1024, "bcc")
         self.proc = ProcDirectory(Path("/proc"))
         self.members: dict[int, Member] = {}
         self.ended: dict[int, Member] = {}
         self.seen: dict[int, tuple[Stat, list[str] | None]] = {}
+        self.starts: dict[int, int] = {}
+        self.absent: set[int] = set()
         self.bpf: Any = None
         self.looked_ns = 0
         self.gone: dict[int, Member] = {}
@@ -119,12 +121,8 @@ class Arguments:
                 )
         # 6.16 and on; before, the program counts the threads.
         found = fields(events / "sched/sched_process_exit/format")
-        return ["-DPT_GROUP_DEAD_ARGUMENT"] if {"group_dead"} <= found and self.trusts else []
-
-    @property
-    def trusts(self) -> bool:
-        """Whether the kernel's own group_dead is taken where there is one; a seam for tests."""
-        return not self.count_threads
+        told = "group_dead" in found and self.trusts_group_dead
+        return ["-DPT_GROUP_DEAD_ARGUMENT"] if told else []
 
     def set_clock(self) -> None:
         """
@@ -160,6 +158,8 @@ class Arguments:
             for pid in self.proc.numbers() or {}
             if pid not in self.members and (stat := self.proc.stat(pid)) is not None
         }
+        # For those whose birth is on the way and who may be gone when it comes.
+        self.starts.update((pid, stat.start_ticks) for pid, stat in stats.items())
         for pid, stat in sorted(stats.items(), key=lambda item: item[1].start_ticks):
             if pid in wanted or stat.ppid in self.members or subtree.get(key(stat.ppid), 24):
                 added += self.take(pid, stat, subtree)
@@ -196,10 +196,17 @@ class Arguments:
         """Return who is traced now, and the first time also who ended since `attach` found it."""
         self.adopt(set())
         found, self.seen = self.seen, {}
+        absent = set()
         for pid, member in self.members.items():
             stat = self.proc.stat(pid)
-            if stat is not None and stat.start_ticks == member.start_ticks:
+            if stat is None or not self.is_there(member, stat.start_ticks):
+                absent.add(pid)
+            elif stat.start_ticks == member.start_ticks:
                 found[pid] = (stat, proc.argv(pid))
+        # Gone at two snapshots in a row, and no end came: it was lost.
+        for pid in absent & self.absent:
+            del self.members[pid]
+        self.absent = absent
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return [
             Observed(
@@ -271,6 +278,8 @@ class Arguments:
     def born(self, event: Fork, pid: int) -> Fork:
         """Return a birth with the start times of child and parent."""
         ticks = fitting(proc.start_ticks(pid), event.ts_boot_ns)
+        if ticks is None:
+            ticks = fitting(self.starts.get(pid), event.ts_boot_ns)
         parent = self.members.get(event.ppid) if event.ppid is not None else None
         member = Member(ticks, event.ts_boot_ns, argv=parent.argv if parent is not None else None)
         self.members[pid] = member
@@ -306,9 +315,11 @@ class Arguments:
         }
         zombies, events = self.table("zombies"), list[Event]()
         for pid, member in gone.items():
+            if self.gone.get(pid) is not member:
+                continue
+            del self.ended[pid]
             # Whoever deletes it reports it: this, or on_free in the meantime.
-            if self.gone.get(pid) is member and zombies.delete(key(pid)):
-                del self.ended[pid]
+            if zombies.delete(key(pid)):
                 boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
                 events.append(named(Reap(self.next_seq(), boot_ns, "bcc", pid), member))
         self.gone = gone
