@@ -104,7 +104,10 @@ class Btf:
         """Return the offset in bytes of `member.member...` in a struct. Raises BtfError."""
         type_id, total = self.find(STRUCT, name), 0
         for part in path.split("."):
-            found = self.member(type_id, part)
+            try:
+                found = self.member(type_id, part)
+            except (struct.error, IndexError, RecursionError) as error:
+                raise BtfError(f"{name} is damaged: {error}") from error
             if found is None:
                 raise BtfError(f"no member {path} in {name}")
             total, type_id = total + found[0], found[1]
