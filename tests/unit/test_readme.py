@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from docs.tables import written
 from pidtrail.cli import cli
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -56,3 +57,8 @@ def test_the_readme_names_no_command_that_is_not_there() -> None:
 def test_the_readme_gives_the_two_commands() -> None:
     for command in ("make demo", "make test", "./do demo", "./do test"):
         assert command in README
+
+
+def test_the_tables_of_the_readme_are_what_the_code_says() -> None:
+    """`python -m docs.tables` writes them; nobody does it by hand."""
+    assert written(README) == README
