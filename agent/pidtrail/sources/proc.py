@@ -51,7 +51,7 @@ def start_ticks(pid: int) -> int | None:
 def ppid(pid: int) -> int | None:
     """Return the parent's pid (field 4), or None; also where the parent has no number here."""
     fields = stat_fields(pid)
-    return int(fields[1]) or None if fields else None
+    return int(fields[1]) or None if fields and fields[1].isdigit() else None
 
 
 def comm(pid: int) -> str | None:
@@ -72,13 +72,13 @@ def status_value(pid: int, name: bytes) -> list[bytes] | None:
 def ns_pids(pid: int) -> list[int] | None:
     """Return its numbers from the namespace of this /proc inwards (NSpid), or None."""
     words = status_value(pid, b"NSpid")
-    return [int(word) for word in words] if words else None
+    return [int(word) for word in words] if words and all(map(bytes.isdigit, words)) else None
 
 
 def thread_count(pid: int) -> int | None:
     """Return how many threads it has, a leader that ended before the others included, or None."""
     words = status_value(pid, b"Threads")
-    return int(words[0]) if words else None
+    return int(words[0]) if words and words[0].isdigit() else None
 
 
 def argv(pid: int) -> list[str] | None:
@@ -119,11 +119,11 @@ def open_paths(pid: int) -> list[str] | None:
     """Return what the open descriptors point to, or None; order is that of the descriptors."""
     directory = PROC / str(pid) / "fd"
     try:
-        numbers = sorted(int(name) for name in os.listdir(directory))  # noqa: PTH208 (names only)
+        names = os.listdir(directory)  # noqa: PTH208 (names only)
     except OSError:
         return None
     found = []
-    for number in numbers:
+    for number in sorted(int(name) for name in names if name.isdecimal()):
         try:
             found.append(os.readlink(directory / str(number)))  # noqa: PTH115 (text, may be no path)
         except OSError:
