@@ -24,6 +24,7 @@ usage: ./do TARGET [ARGUMENT...]        (or: make TARGET ARGS="ARGUMENT...")
   lint            ruff, mypy, shellcheck
   format          let ruff lay out the Python files
   bench           measure pidtrail beside forkstat and bpftrace, as JSON (root)
+  fuzz [SECONDS]  look for inputs that break a parser, some seconds for each
   bpf             compile the BPF programs into agent/pidtrail/bpf/
   wheel           build dist/pidtrail-VERSION-py3-none-any.whl
   bare SUITE ..   run targets in a new, empty Debian or Ubuntu root, e.g. ./do bare trixie setup
@@ -312,6 +313,14 @@ format)
 bench)
     prepare "$BENCH_NEEDS"
     $PYTHON -m benchmarks.storm "$@"
+    ;;
+fuzz)
+    prepare
+    tell_uv
+    # It has wheels for some interpreters only; without it, inputs are made by chance alone.
+    .venv/bin/uv pip install --quiet --python $PYTHON atheris 2>"$LOGS/atheris.log" ||
+        say "no atheris here (log: $LOGS/atheris.log)"
+    $PYTHON -m tests.fuzz "$@"
     ;;
 bpf)
     prepare
