@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.measure import Watched
+from pidtrail.sources.ladder import SOURCES, probe
 
 ROOT = Path(__file__).resolve().parents[1]
 NETLINK_CONNECTOR = "11"
@@ -50,18 +51,21 @@ class Tool(Protocol):
 
 
 class Pidtrail:
-    """`pidtrail trace --format none -o FILE --pid PID`."""
+    """`pidtrail trace --source SOURCE --format none -o FILE --pid PID`."""
 
-    name = "pidtrail"
+    def __init__(self, source: str = "core") -> None:
+        self.source = source
+        self.name = "pidtrail" if source == "core" else f"pidtrail-{source}"
 
     def missing(self) -> str | None:
         """Return why it cannot be measured here, or None."""
-        return None if os.geteuid() == 0 else "not root"
+        return probe(self.source) if os.geteuid() == 0 else "not root"
 
     def start(self, pid: int, place: Path) -> Watched:
         """Start it and wait for the log line that says it is attached."""
         (place / "session.db").unlink(missing_ok=True)
         command = [sys.executable, "-m", "pidtrail", "--log-format", "json", "trace"]
+        command += ["--source", self.source]
         command += ["--format", "none", "-o", str(place / "session.db"), "--pid", str(pid)]
         log = place / "pidtrail.log"
         started = time.monotonic()
@@ -155,6 +159,29 @@ class Bpftrace:
         return seen
 
 
+class Poller:
+    """psutil in a loop (benchmarks/poller.py)."""
+
+    def __init__(self, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self.name = f"psutil-every-{interval_s:g}s"
+
+    def missing(self) -> str | None:
+        """Return why it cannot be measured here, or None."""
+        return None
+
+    def start(self, pid: int, place: Path) -> Watched:
+        """Start it and wait until it says that it is there."""
+        command = [sys.executable, "-m", "benchmarks.poller", str(pid), str(self.interval_s)]
+        output = place / "output"
+        return started_to_file(command, place, lambda _: output.read_bytes().startswith(b"ready"))
+
+    def seen(self, place: Path) -> Counter[str]:
+        """Count what it printed."""
+        with (place / "output").open() as lines:
+            return Counter(line.split()[0] for line in lines if " " in line)
+
+
 def started_to_file(command: list[str], place: Path, is_ready: object) -> Watched:
     """Start a tool that prints, with its output in a file, and wait until it is ready."""
     assert callable(is_ready)
@@ -171,4 +198,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "agent")}
 
 
-TOOLS: list[Tool] = [Pidtrail(), Forkstat(), Bpftrace()]
+TOOLS: list[Tool] = [
+    Pidtrail(),
+    Forkstat(),
+    Bpftrace(),
+    *(Pidtrail(source) for source in SOURCES if source != "core"),
+    Poller(1.0),
+    Poller(0.1),
+]

@@ -144,7 +144,7 @@ def ratio(tools: dict[str, Any], peer: str) -> float | None:
 
 def parse_arguments() -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description="Measure pidtrail beside forkstat and bpftrace.")
+    parser = argparse.ArgumentParser(description="Measure pidtrail beside its peers.")
     parser.add_argument("--forks", type=int, default=FORKS, help="processes in each tool's storm")
     parser.add_argument("--paired-forks", type=int, default=PAIRED_FORKS)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds for the slowdown")

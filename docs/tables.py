@@ -55,7 +55,8 @@ def written(text: str) -> str:
     for name, table in TABLES.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        text = pattern.sub(lambda _, t=table, b=begin, e=end: f"{b}\n{t()}\n{e}", text)
+        anew = f"{begin}\n{table()}\n{end}".replace("\\", "\\\\")
+        text = pattern.sub(anew, text)
     return text
 
 
