@@ -97,7 +97,7 @@ def fuzz_proc(data: bytes) -> None:
     before, proc.PROC = proc.PROC, PROC
     try:
         proc.stat_fields(PID), proc.start_ticks(PID), proc.ppid(PID), proc.comm(PID)
-        proc.ns_pids(PID), proc.thread_count(PID), proc.argv(PID), proc.cgroup(PID)
+        proc.ns_pids(PID), proc.argv(PID), proc.cgroup(PID)
         proc.context_env(PID), proc.children_of_all()
     finally:
         proc.PROC = before

@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 
 from pidtrail.sources import cnproc
 from pidtrail.sources.cnproc import Message
+from tests.unit.messages import message
 
 U32 = st.integers(0, 2**32 - 1)
-NLMSG_DONE, CN_VAL_PROC = 3, 1
-
-
-def message(what: int, payload: bytes, *, cpu: int = 1, counter: int = 7, stamp: int = 99) -> bytes:
-    """Return a datagram as drivers/connector/cn_proc.c makes it."""
-    event = struct.pack("=IIQ", what, cpu, stamp) + payload.ljust(24, b"\0")
-    cn_msg = struct.pack("=IIIIHH", 1, CN_VAL_PROC, counter, 0, len(event), 0) + event
-    return struct.pack("=IHHII", 16 + len(cn_msg), NLMSG_DONE, 0, counter, 0) + cn_msg
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pidtrail.sources import proc
 PID = 42
 FILES = ("stat", "status", "comm", "cmdline", "cgroup", "environ")
 READERS: list[Callable[[int], object]] = [
-    proc.stat_fields, proc.start_ticks, proc.ppid, proc.comm, proc.ns_pids, proc.thread_count,
+    proc.stat_fields, proc.start_ticks, proc.ppid, proc.comm, proc.ns_pids,
     proc.argv, proc.cgroup, proc.context_env, proc.open_paths,
 ]  # fmt: skip
 REST = "1 42 42 0 -1 4194560 10 0 0 0 1 2 0 0 20 0 3 0 777 1000 10"
@@ -71,7 +71,7 @@ def test_any_bytes_give_an_answer(folder: Path, content: bytes) -> None:
         (folder / name).write_bytes(content)
     for reader in READERS:
         reader(PID)
-    for numbers in (proc.start_ticks(PID), proc.ppid(PID), proc.thread_count(PID)):
+    for numbers in (proc.start_ticks(PID), proc.ppid(PID)):
         assert numbers is None or numbers >= 0
     assert proc.children_of_all().keys() <= {proc.ppid(PID)}
 
@@ -97,7 +97,6 @@ def test_a_whole_process(folder: Path) -> None:
     (folder / "fd" / "x").symlink_to("/nothing")
 
     assert proc.ns_pids(PID) == [42, 7, 1]
-    assert proc.thread_count(PID) == 3
     assert proc.argv(PID) == ["airflow", "scheduler"]
     assert proc.cgroup(PID) == "/b"
     assert proc.context_env(PID) == {"AIRFLOW_CTX_DAG_ID": "d"}

@@ -25,7 +25,7 @@ from pidtrail.redact import redact_argv
 from pidtrail.sources import core, proc, wire
 from pidtrail.sources.bcc_program import compile_text
 from pidtrail.sources.bcc_table import BPF_NOEXIST, Table
-from pidtrail.sources.connector import Member, fitting
+from pidtrail.sources.member import Member, fitting
 from pidtrail.sources.procdir import ProcDirectory, Stat, arguments
 
 if TYPE_CHECKING:

@@ -12,18 +12,17 @@ the number by now is not taken for it; a process that was gone already has
 `start_ticks` None and is told apart by `born_ns`.
 
 Exits are of threads. A process ends when its last thread does, so threads are
-counted. Each message carries a counter of its CPU: a gap in it is exactly what
-was lost. After an overflow we rename ourselves once on every CPU, to the same
-name, which makes the kernel say all counters.
+counted, as long as each message since its birth was heard; of the others /proc
+must say which exit was the last. Each message carries a counter of its CPU: a
+gap in it is exactly what was lost. At the start and after an overflow we rename
+ourselves once on every CPU, to the same name, so that the kernel says all counters.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,31 +42,16 @@ from pidtrail.events import (
     decode_wstatus,
 )
 from pidtrail.sources import cnproc, proc
+from pidtrail.sources.cnsocket import RECEIVE_BYTES, listen, say_counters
 from pidtrail.sources.core import INITIAL_PID_NS
+from pidtrail.sources.member import UNHEARD, Member, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RECEIVE_BYTES: Final = 32 << 20
 BATCH: Final = 2000
-SO_RCVBUFFORCE: Final = 33
-"""include/uapi/asm-generic/socket.h; not in Python's socket module."""
-
-
-@dataclass(slots=True)
-class Member:
-    """A traced process: what identifies it, how many threads it has, what it last called itself."""
-
-    start_ticks: int | None
-    born_ns: int
-    threads: int = 1
-    argv: list[str] | None = None
-
-    def head(self, pid: int) -> dict[str, int | None]:
-        """Return the identifying fields of its records."""
-        if self.start_ticks is None:
-            return {"pid": pid, "start_ticks": None, "born_ns": self.born_ns}
-        return {"pid": pid, "start_ticks": self.start_ticks}
+ALIVE_AFTER_NS: Final = 50_000_000
+"""Who is no zombie so long after the exit of a thread has others that live."""
 
 
 class ConnectorSource:
@@ -89,9 +73,13 @@ class ConnectorSource:
         ),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, receive_bytes: int = RECEIVE_BYTES) -> None:
+        self.receive_bytes = receive_bytes
         self.socket: socket.socket | None = None
         self.members: dict[int, Member] = {}
+        self.doubtful: dict[int, tuple[Member, cnproc.Message]] = {}
+        self.missing: dict[int, Member] = {}
+        self.losses = 0
         self.seq = 0
         self.counters: dict[int, int] = {}
         self.read_ns = 0
@@ -106,8 +94,9 @@ class ConnectorSource:
             raise SourceUnavailable(
                 "the proc connector speaks only in the initial PID namespace (cn_proc_mcast_ctl)"
             )
-        self.socket = listen()
+        self.socket = listen(self.receive_bytes)
         self.set_clock()
+        say_counters()
         self.adopt(roots)
 
     def set_clock(self) -> None:
@@ -117,41 +106,51 @@ class ConnectorSource:
 
     def adopt(self, roots: Sequence[int]) -> None:
         """Take the roots and all that descends from them now into the subtree."""
+        began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         children = proc.children_of_all()
         waiting = list(roots)
         while waiting:
             pid = waiting.pop()
             ticks = proc.start_ticks(pid)
-            if ticks is None:
-                continue
             known = self.members.get(pid)
-            if known is None or known.start_ticks != ticks:
-                self.members[pid] = Member(ticks, 0, proc.thread_count(pid) or 1, proc.argv(pid))
-                waiting += children.get(pid, ())
-            else:
-                known.threads = proc.thread_count(pid) or known.threads
-                waiting += [child for child in children.get(pid, ()) if child not in self.members]
+            # Who was born since then may be another, to whom the number went; we hear of it.
+            if ticks is None or ticks * TICK_NS > began_ns or (known and known.owns(ticks)):
+                continue
+            self.members[pid] = Member(ticks, 0, argv=proc.argv(pid), heard_since=UNHEARD)
+            waiting += children.get(pid, ())
+
+    def look(self) -> None:
+        """Adopt whom we did not hear of; note who is not there any more, or is another."""
+        self.missing = {
+            pid: member
+            for pid, member in self.members.items()
+            if not member.owns(proc.start_ticks(pid))
+        }
+        children = proc.children_of_all()
+        known = self.members.keys() - self.missing.keys()
+        self.adopt([child for pid in known for child in children.get(pid, ())])
 
     def snapshot(self) -> list[Event]:
         """Return the traced processes as /proc shows them now."""
-        self.adopt(list(self.members))
+        self.look()
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         events: list[Event] = []
         for pid, member in self.members.items():
             fields = proc.stat_fields(pid)
-            if fields is None or proc.start_ticks(pid) != member.start_ticks:
+            if fields is None or not member.owns(proc.start_ticks(pid)):
                 continue
+            ppid = proc.ppid(pid)
             events.append(
                 Observed(
                     self.next_seq(), now_ns, self.name,
                     **member.head(pid),  # type: ignore[arg-type]
-                    ppid=int(fields[1]) or None,
-                    parent_start_ticks=proc.start_ticks(int(fields[1])),
+                    ppid=ppid,
+                    parent_start_ticks=proc.start_ticks(ppid) if ppid is not None else None,
                     comm=proc.comm(pid),
                     argv=proc.argv(pid),
                     cgroup=proc.cgroup(pid),
                     ns_pids=proc.ns_pids(pid),
-                    dead=fields[0] == "Z" and member.threads <= 1,
+                    dead=proc.is_dead(fields),
                 )
             )  # fmt: skip
         return events
@@ -162,11 +161,12 @@ class ConnectorSource:
         events: list[Event] = []
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         receive = self.socket.recv
+        drained = False
         for _ in range(BATCH):
             try:
                 data = receive(cnproc.MESSAGE_BYTES)
             except BlockingIOError:
-                if not self.overflowed:
+                if drained := not self.overflowed:
                     break
                 self.overflowed = False
                 say_counters()
@@ -177,8 +177,29 @@ class ConnectorSource:
                 self.overflowed = True
                 continue
             self.take(data, events)
+        if self.doubtful:
+            self.settle(events, now_ns)
+        if drained and self.missing:
+            self.forget_missing()
         self.read_ns = now_ns
         return events
+
+    def forget_missing(self) -> None:
+        """Drop whom the last look missed: all that was said before it has been heard by now."""
+        for pid, member in self.missing.items():
+            if self.members.get(pid) is member and pid not in self.doubtful:
+                del self.members[pid]
+        self.missing.clear()
+
+    def settle(self, events: list[Event], now_ns: int) -> None:
+        """Ask /proc whether those whose threads are not counted have ended."""
+        for pid, (member, message) in list(self.doubtful.items()):
+            fields = proc.stat_fields(pid)
+            there = fields is not None and member.owns(proc.start_ticks(pid))
+            if fields is None or not there or proc.is_dead(fields):
+                self.end(pid, member, message, events)
+            elif now_ns - message.monotonic_ns - self.offset_ns > ALIVE_AFTER_NS:
+                del self.doubtful[pid]
 
     def take(self, data: bytes, events: list[Event]) -> None:
         """Take in one message."""
@@ -196,7 +217,7 @@ class ConnectorSource:
         what = message.what
         if what == cnproc.FORK:
             self.on_fork(message, events)
-        elif message.tgid in self.members:
+        elif self.is_member(message.tgid, message):
             if what == cnproc.EXIT:
                 self.on_exit(message, events)
             elif what == cnproc.EXEC:
@@ -204,23 +225,39 @@ class ConnectorSource:
             elif what == cnproc.COMM and message.pid == message.tgid:
                 self.on_comm(message, events)
 
+    def is_member(self, pid: int, message: cnproc.Message) -> bool:
+        """Return whether a message speaks of a process of ours, and not of who has its number."""
+        member = self.members.get(pid)
+        if member is None:
+            return False
+        if member.heard_since == self.losses:
+            return True
+        ticks = proc.start_ticks(pid)
+        # Another's start after the message says nothing of whom the message spoke.
+        ts_ns = message.monotonic_ns + self.offset_ns
+        return ticks is None or member.owns(ticks) or ticks * TICK_NS > ts_ns
+
     def on_fork(self, message: cnproc.Message, events: list[Event]) -> None:
         """Take in a new thread or process."""
-        if message.pid != message.tgid:
-            member = self.members.get(message.tgid)
-            if member is not None:
+        pid, ts_ns = message.pid, message.monotonic_ns + self.offset_ns
+        if pid != message.tgid:
+            if (member := self.members.get(message.tgid)) is not None:
                 member.threads += 1
             return
-        parent = self.members.get(message.parent_tgid)
-        if parent is None:
+        if pid in self.doubtful:
+            self.end(pid, *self.doubtful[pid], events)
+        # Whoever had the number has it no more, also if the birth is none of ours.
+        known = self.members.pop(pid, None)
+        if not self.is_member(message.parent_tgid, message):
             return
-        ts_ns = message.monotonic_ns + self.offset_ns
-        ticks = fitting(proc.start_ticks(message.pid), ts_ns)
-        member = self.members[message.pid] = Member(ticks, ts_ns, argv=parent.argv)
+        parent = self.members[message.parent_tgid]
+        there = known.start_ticks if known is not None else None
+        ticks = fitting(there, ts_ns) or fitting(proc.start_ticks(pid), ts_ns)
+        member = self.members[pid] = Member(ticks, ts_ns, argv=parent.argv, heard_since=self.losses)
         events.append(
             Fork(
                 self.next_seq(), ts_ns, self.name,
-                **member.head(message.pid),  # type: ignore[arg-type]
+                **member.head(pid),  # type: ignore[arg-type]
                 ppid=message.parent_tgid,
                 parent_start_ticks=parent.start_ticks,
                 parent_born_ns=parent.born_ns if parent.start_ticks is None else UNSET,
@@ -232,7 +269,7 @@ class ConnectorSource:
         pid, member = message.tgid, self.members[message.tgid]
         member.threads = 1
         ts_ns = message.monotonic_ns + self.offset_ns
-        argv = proc.argv(pid) if self.is_there(pid, member) else None
+        argv = proc.argv(pid) if member.owns(proc.start_ticks(pid)) else None
         member.argv = argv
         events.append(
             Exec(
@@ -256,7 +293,7 @@ class ConnectorSource:
     def on_comm(self, message: cnproc.Message, events: list[Event]) -> None:
         """Take in a rename; one argument that was not there before is a title."""
         pid, member = message.tgid, self.members[message.tgid]
-        argv = proc.argv(pid) if self.is_there(pid, member) else None
+        argv = proc.argv(pid) if member.owns(proc.start_ticks(pid)) else None
         title = argv[0] if argv is not None and len(argv) == 1 and argv != member.argv else None
         events.append(
             Title(
@@ -268,15 +305,23 @@ class ConnectorSource:
         )  # fmt: skip
 
     def on_exit(self, message: cnproc.Message, events: list[Event]) -> None:
-        """
-        Take in the end of a thread, which is the end of the process if it was the last.
-
-        Its exit code is then the group's: every thread that exit_group or a
-        signal ends has it (kernel/exit.c do_group_exit).
-        """
+        """Take in the end of a thread, which is the end of the process if it was the last."""
         pid, member = message.tgid, self.members[message.tgid]
         member.threads -= 1
-        if member.threads > 0:
+        if member.heard_since != self.losses:
+            self.doubtful[pid] = member, message
+        elif member.threads <= 0:
+            self.end(pid, member, message, events)
+
+    def end(self, pid: int, member: Member, message: cnproc.Message, events: list[Event]) -> None:
+        """
+        Tell the end of a process by the exit of its last thread.
+
+        The exit code of that is the group's: every thread that exit_group or a
+        signal ends has it (kernel/exit.c do_group_exit).
+        """
+        self.doubtful.pop(pid, None)
+        if self.members.get(pid) is not member:
             return
         del self.members[pid]
         exit_code, termsig, core_dumped = decode_wstatus(message.exit_code)
@@ -292,16 +337,10 @@ class ConnectorSource:
             )
         )  # fmt: skip
 
-    def is_there(self, pid: int, member: Member) -> bool:
-        """Return whether the number still belongs to this process."""
-        ticks = proc.start_ticks(pid)
-        if member.start_ticks is None:
-            return fitting(ticks, member.born_ns) is not None
-        return ticks == member.start_ticks
-
     def lost(self, count: int | None, reason: str) -> Lost:
         """Return a `lost` record that covers the span since the last look."""
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self.losses += 1
         self.seq += (count or 0) + 1
         return Lost(
             self.seq, now_ns, self.name,
@@ -319,54 +358,5 @@ class ConnectorSource:
             self.socket.close()
             self.socket = None
         self.members.clear()
-
-
-def fitting(start_ticks: int | None, born_ns: int) -> int | None:
-    """
-    Return a start time from /proc if it can be that of a process born just before `born_ns`.
-
-    copy_process takes the start time some microseconds before it tells of the
-    fork, so it is in the same tick or in the one before.
-    """
-    if start_ticks is None:
-        return None
-    return start_ticks if 0 <= born_ns // TICK_NS - start_ticks <= 1 else None
-
-
-def listen() -> socket.socket:
-    """
-    Return a socket on which the kernel tells of processes. Raises SourceUnavailable.
-
-    pyroute2 does the handshake; its own reader takes 115-143 µs per message and
-    loses most of them in a storm, so the messages are read from a plain socket.
-    """
-    from pyroute2.netlink.connector.cn_proc import ProcEventSocket  # noqa: PLC0415 (28 MB)
-
-    connector = ProcEventSocket()
-    try:
-        connector.bind()
-        connector.control(listen=True)
-        plain = socket.socket(fileno=os.dup(connector.fileno()))
-    except Exception as error:
-        raise SourceUnavailable(f"the kernel refuses the proc connector: {error}") from error
-    finally:
-        connector.close()
-    plain.setblocking(False)  # noqa: FBT003 (socket's signature)
-    try:
-        plain.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BYTES)
-    except PermissionError:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-    return plain
-
-
-def say_counters() -> None:
-    """Make the kernel send one message from each CPU, so that its counter is known."""
-    allowed = os.sched_getaffinity(0)
-    comm = Path("/proc/thread-self/comm")
-    name = comm.read_text()
-    try:
-        for cpu in allowed:
-            os.sched_setaffinity(0, {cpu})
-            comm.write_text(name)
-    finally:
-        os.sched_setaffinity(0, allowed)
+        self.doubtful.clear()
+        self.missing.clear()

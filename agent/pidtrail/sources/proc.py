@@ -75,10 +75,14 @@ def ns_pids(pid: int) -> list[int] | None:
     return [int(word) for word in words] if words and all(map(bytes.isdigit, words)) else None
 
 
-def thread_count(pid: int) -> int | None:
-    """Return how many threads it has, a leader that ended before the others included, or None."""
-    words = status_value(pid, b"Threads")
-    return int(words[0]) if words and words[0].isdigit() else None
+def is_dead(fields: list[str]) -> bool:
+    """
+    Return whether the fields of a stat file are those of a process that ended.
+
+    A leader that ended before its threads is shown as a zombie too, and is none
+    while threads are counted (field 20).
+    """
+    return fields[0] in {"Z", "X", "x"} and fields[17] in {"0", "1"}
 
 
 def argv(pid: int) -> list[str] | None:
