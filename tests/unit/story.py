@@ -11,6 +11,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+from msgspec import structs
+
 from pidtrail.clock import rfc3339
 from pidtrail.events import (
     EVENT_SCHEMA,
@@ -96,14 +98,23 @@ class Story:
         )
         return self
 
-    def fork(self, parent: str, name: str, pid: int | None = None) -> Self:
-        """Let a process be born."""
+    def fork(
+        self, parent: str, name: str, pid: int | None = None, ns_pids: list[int] | None = None
+    ) -> Self:
+        """Let a process be born; `ns_pids` are its numbers if it is in several namespaces."""
         head = self.next()
         self.born(name, pid)
         self.parents[name] = parent
         ppid, ticks, _ = self.identity(parent)
         self.events.append(
-            Fork(*head, *self.identity(name), ppid=ppid, parent_start_ticks=ticks, comm=parent[:15])
+            Fork(
+                *head,
+                *self.identity(name),
+                ppid=ppid,
+                parent_start_ticks=ticks,
+                comm=parent[:15],
+                ns_pids=ns_pids,
+            )
         )
         return self
 
@@ -115,7 +126,13 @@ class Story:
     def exec(self, name: str, *argv: str) -> Self:
         """Let a process become another program."""
         self.events.append(
-            Exec(*self.next(), *self.identity(name), filename=argv[0], argv=list(argv))
+            Exec(
+                *self.next(),
+                *self.identity(name),
+                filename=argv[0],
+                argv=list(argv),
+                comm=argv[0].rpartition("/")[2][:15],
+            )
         )
         return self
 
@@ -225,7 +242,7 @@ def at(now_ns: int) -> str:
     return rfc3339(now_ns + OFFSET_NS)
 
 
-def ref(try_number: int = 1, ti_id: str | None = None, map_index: int = -1) -> TaskRef:
+def ref(try_number: int | None = 1, ti_id: str | None = None, map_index: int = -1) -> TaskRef:
     """Return the task instance that most stories are about."""
     return TaskRef("sales", "load", "manual__1", map_index, try_number, ti_id)
 
@@ -269,16 +286,41 @@ class Airflow2(Story):
         self.root("scheduler", "/usr/bin/python3", "/usr/bin/airflow", "scheduler")
         self.fork("scheduler", "worker").title("worker", "airflow worker -- LocalExecutor")
 
-    def start(self, suffix: str, job: int, *, log: int | None = 1) -> Self:
-        """Let the worker start supervisor and runner: `supervisor1`, `runner1` for suffix 1."""
+    def start(
+        self,
+        suffix: str,
+        job: int,
+        *,
+        log: int | None = 1,
+        run_as_own_user: bool = False,
+        sudo_levels: int = 0,
+    ) -> Self:
+        """
+        Let the worker start supervisor and runner: `supervisor1`, `runner1` for suffix 1.
+
+        As another user the runner is exec'ed: with sudo it becomes sudo, and
+        `python` runs below its last level.
+        """
         words = (
             "['airflow', 'tasks', 'run', 'sales', 'load', 'manual__1', '--local', "
             "'--subdir', 'DAGS_FOLDER/sales.py']"
         )
+        raw = ("/usr/bin/airflow", "tasks", "run", "sales", "load", "manual__1", "--job-id")
+        raw = (*raw, str(job), "--raw")
         supervisor, runner = f"supervisor{suffix}", f"runner{suffix}"
         self.title("worker", f"airflow worker -- LocalExecutor: {words}")
         self.fork("worker", supervisor).title(supervisor, f"airflow task supervisor: {words}")
         if log is not None:
             self.log(supervisor, LOG.format(log))
         self.fork(supervisor, runner)
+        if sudo_levels:
+            self.exec(runner, "/usr/bin/sudo", "-E", "-H", "-u", "etl", *raw)
+            above = runner
+            if sudo_levels > 1:
+                self.fork(runner, "sudo")
+                self.events[-1] = structs.replace(self.events[-1], comm="sudo")
+                above = "sudo"
+            return self.fork(above, "python").exec("python", "/usr/bin/python3", *raw)
+        if run_as_own_user:
+            return self.exec(runner, "/usr/bin/python3", *raw)
         return self.title(runner, f"airflow task runner: sales load manual__1 {job}")

@@ -203,7 +203,7 @@ def test_a_recorded_child_is_no_ancestor() -> None:
     story = Airflow2().start("1", 3).fork("runner1", "bash").report(ref(), "running", "bash")
     story.exit("bash").exit("runner1")
 
-    assert story.verdict().code == "undetermined"
+    assert story.verdict().code == "descendant-observed"
 
 
 def test_a_runner_outlives_its_scheduler() -> None:

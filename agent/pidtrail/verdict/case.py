@@ -6,15 +6,17 @@ Nothing here concludes. Everything a rule asks for twice has a name here.
 
 from __future__ import annotations
 
+import signal
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pidtrail.airflow.facts import Role
+from pidtrail.clock import epoch_ns_of_text
 from pidtrail.correlate import role_at
 
 if TYPE_CHECKING:
     from pidtrail.correlate import Correlation, Member, TaskRun
-    from pidtrail.events import AirflowFact, ProcessKey, TaskReported
+    from pidtrail.events import AirflowFact, Header, ProcessKey, TaskReported
     from pidtrail.tree import Node
 
 WAITING_STATES: Final = frozenset({"queued", "scheduled", None})
@@ -24,23 +26,82 @@ FINAL_STATES: Final = frozenset({"success", "failed", "skipped", "removed", "ups
 SUPERVISING: Final = frozenset({Role.SUPERVISOR, Role.EXECUTOR_WORKER, Role.SCHEDULER})
 OUTLIVED_NS: Final = 250_000_000
 """A runner that ends this long after its supervisor was not simply stopped together with it."""
+REFUSED_WITHIN_NS: Final = 10_000_000_000
+"""Without a record of who sent SIGKILL: how long a runner lives that was refused its start."""
+
+
+class Scope(NamedTuple):
+    """What all cases of a stream share; `names` are those of this host and of its containers."""
+
+    header: Header
+    correlation: Correlation
+    ended_ns: int
+    names: frozenset[str]
+
+
+def scope_of(header: Header, correlation: Correlation, ended_ns: int) -> Scope:
+    """
+    Return what all cases share.
+
+    A name under which Airflow recorded the number of a runner that was seen
+    here is a name of this host, or of a container on it.
+    """
+    names = {short(header.host), "localhost"}
+    for run in correlation.runs:
+        numbers = {number for member in run.runners for number in numbers_of(member)}
+        own = [report for report in run.reports if report.recorded_pid in numbers]
+        names |= {short(report.hostname) for report in own if report.hostname}
+    return Scope(header, correlation, ended_ns, frozenset(names))
 
 
 class Case:
     """A task instance attempt, its runners, its siblings and what Airflow said of them."""
 
-    def __init__(self, run: TaskRun, correlation: Correlation, ended_ns: int) -> None:
+    def __init__(self, run: TaskRun, scope: Scope) -> None:
         self.run = run
         self.task = run.task
-        self.tree = correlation.tree
-        self.claims = correlation.claims
-        self.ended_ns = ended_ns
-        self.siblings = [r for r in correlation.runs if r.instance == run.instance]
+        self.scope = scope
+        self.tree = scope.correlation.tree
+        self.claims = scope.correlation.claims
+        self.ended_ns = scope.ended_ns
+        self.siblings = [r for r in scope.correlation.runs if r.instance == run.instance]
 
     @cached_property
     def runners(self) -> list[Member]:
-        """The processes that ran the attempt, oldest first."""
-        return self.run.runners
+        """The processes that ran the attempt, oldest first; refused ones only if all were."""
+        return [m for m in self.run.runners if m not in self.refused] or self.run.runners
+
+    @cached_property
+    def refused(self) -> list[Member]:
+        """
+        The runners of 3.x that were killed because Airflow refused their start.
+
+        Their supervisor kills them with SIGKILL, before any user code and without
+        SIGTERM (sdk execution_time/supervisor.py _on_child_started @ 1.3.2), and no
+        row ever carries their pid.
+        """
+        recorded = {report.recorded_pid for report in self.reports}
+        return [
+            member
+            for member in self.run.runners
+            if self.task.ti_id is not None
+            and self.reports
+            and not numbers_of(member) & recorded
+            and self.killed_at_birth(member.node)
+        ]
+
+    def killed_at_birth(self, node: Node) -> bool:
+        """Return whether a process was killed by its parent, or by who knows whom soon, alone."""
+        if node.exit is None or node.exit.termsig != signal.SIGKILL or node.birth_parent is None:
+            return False
+        if node.oom is not None or self.tree.children(node.key):
+            return False
+        if node.signals:
+            parent = node.birth_parent[:2]
+            senders = {(s.sig, (s.sender_pid, s.sender_start_ticks)) for s in node.signals}
+            return senders == {(signal.SIGKILL, parent)}
+        lived = node.exit.ts_boot_ns - (node.started_ns or 0)
+        return not self.scope.header.fidelity.has_signals and lived < REFUSED_WITHIN_NS
 
     @property
     def runner(self) -> Member | None:
@@ -61,7 +122,7 @@ class Case:
     @cached_property
     def own_reports(self) -> list[TaskReported]:
         """Claims whose pid is its own: not those of a row that waits and shows the run before."""
-        pids = {m.node.key.pid for m in self.runners}
+        pids = {number for member in self.runners for number in numbers_of(member)}
         return [r for r in self.reports if r.state not in WAITING_STATES or r.recorded_pid in pids]
 
     @cached_property
@@ -80,8 +141,19 @@ class Case:
         return with_pid[-1].recorded_pid if with_pid else None
 
     def runner_with(self, pid: int | None) -> Member | None:
-        """Return the latest runner of the attempt that has this number, or None."""
-        return next((m for m in reversed(self.runners) if m.node.key.pid == pid), None)
+        """Return the latest runner that has this number in any PID namespace, or None."""
+        return next((m for m in reversed(self.runners) if pid in numbers_of(m)), None)
+
+    def boot_ns(self, date: str | None) -> int | None:
+        """Return CLOCK_BOOTTIME of a date that Airflow wrote, None if there is none."""
+        epoch_ns = None if date is None else epoch_ns_of_text(date)
+        return None if epoch_ns is None else epoch_ns - self.scope.header.wall_offset_ns
+
+    def is_elsewhere(self, hostname: str | None) -> bool:
+        """Return whether a recorded host is another one; an address cannot be told apart."""
+        if hostname is None or not hostname or is_address(hostname):
+            return False
+        return short(hostname) not in self.scope.names and not is_address(self.scope.header.host)
 
     @property
     def states(self) -> list[str | None]:
@@ -149,3 +221,26 @@ class Case:
         index = f"[{task.map_index}]" if task.map_index is not None and task.map_index >= 0 else ""
         attempt = f" try {task.try_number}" if task.try_number is not None else ""
         return f"{task.dag_id}.{task.task_id}{index}{attempt}"
+
+
+def numbers_of(member: Member) -> set[int | None]:
+    """Return the numbers of a process in all PID namespaces that it is in."""
+    return {member.node.key.pid, *(member.node.ns_pids or ())}
+
+
+def short(hostname: str) -> str:
+    """Return a host's name without its domain: Airflow records it with (net.py getfqdn) or not."""
+    return hostname if is_address(hostname) else hostname.partition(".")[0].lower()
+
+
+def is_address(hostname: str) -> bool:
+    """Return whether a host is given by address (hostname_callable may be get_host_ip_address)."""
+    return ":" in hostname or hostname.replace(".", "").isdigit()
+
+
+def overlap_ns(case: Case, one: Node, other: Node) -> int:
+    """Return for how long two processes lived at once; no more than was seen of them."""
+    if one.started_ns is None or other.started_ns is None:
+        return 0
+    ends = [node.ended_ns if node.ended_ns is not None else case.ended_ns for node in (one, other)]
+    return max(0, min(ends) - max(one.started_ns, other.started_ns))

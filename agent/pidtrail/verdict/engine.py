@@ -13,7 +13,7 @@ from pidtrail.correlate import Correlation, Member, TaskRun, correlate, gather, 
 from pidtrail.errors import PidtrailError
 from pidtrail.events import Event, Header
 from pidtrail.tree import Node
-from pidtrail.verdict.case import WAITING_STATES, Case
+from pidtrail.verdict.case import WAITING_STATES, Case, scope_of
 from pidtrail.verdict.ending import ending_seqs, killed_by
 from pidtrail.verdict.finding import Finding
 from pidtrail.verdict.model import (
@@ -60,6 +60,7 @@ class Judge:
         self.tree = correlation.tree
         self.correlation = correlation
         self.first_ns, self.last_ns = first_ns, last_ns
+        self.scope = scope_of(header, correlation, last_ns)
         self.problems = problems
         numbers: dict[int, set[int]] = defaultdict(set)
         for node in self.tree.nodes.values():
@@ -97,7 +98,7 @@ class Judge:
 
     def verdict(self, run: TaskRun) -> Verdict:
         """Return the judgement of one attempt."""
-        case = Case(run, self.correlation, self.last_ns)
+        case = Case(run, self.scope)
         finding = next(found for rule in RULES if (found := rule(case)) is not None)
         unknowns = [*finding.unknowns, *self.gaps(run)]
         if not run.reports:

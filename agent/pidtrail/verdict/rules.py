@@ -4,7 +4,8 @@ The rules: why the recorded PID is, or is not, the one that ran.
 Each is a small pure function of one Case that returns a Finding or None. They
 are asked in the order of RULES and the first answer stands: first what is wrong
 with the record itself, then who came later, then the plain match, and at last
-what could not be found. A rule's name is its code; its docstring is what
+what could not be found. Families of rules have files of their own: `chain`,
+`superseded`, `double`, `elsewhere`. A rule's name is its code; its docstring is what
 `pidtrail explain --code` prints: what it concludes, what it needs, what it
 cannot tell.
 """
@@ -14,12 +15,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pidtrail.verdict.case import WAITING_STATES, Case
+from pidtrail.verdict.chain import ancestor_recorded, descendant_observed, impersonation
+from pidtrail.verdict.double import aborted_start, concurrent_duplicate, stale_executor_event
+from pidtrail.verdict.elsewhere import match_via_namespace, other_host, pid_reused
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 from pidtrail.verdict.superseded import (
     clear,
     deferral,
+    heartbeat_timeout,
     orphan_reset,
+    orphaned_still_running,
     reschedule,
     retry,
     worker_restart,
@@ -44,6 +50,8 @@ def died_unrecorded(case: Case) -> Finding | None:
     """
     runner = case.runner
     if runner is None or runner.node.ended_ns is None or case.recorded_pids or not case.reports:
+        return None
+    if runner in case.refused:
         return None
     words = ended_in_words(runner.node)
     return Finding(
@@ -102,69 +110,6 @@ def stale_between_tries(case: Case) -> Finding | None:
                     f"attempt is {last.state or 'not scheduled yet'} and has no process.",
                     [*facts_of(member.node), last],
                 )  # fmt: skip
-    return None
-
-
-def ancestor_recorded(case: Case) -> Finding | None:
-    """
-    Another process of the same chain was recorded or compared: one above the runner.
-
-    Concludes: the recorded pid is the runner's supervisor, worker, or another
-    ancestor, alive at the same time. Nothing changed its PID; two processes are
-    taken for one.
-    Needs: the runner's lineage by birth from the kernel.
-    Cannot tell: which Airflow setting caused it; impersonation (run_as_user)
-    and a wrapper in between look alike from here.
-    """
-    runner, pid = case.runner, case.recorded_pid
-    if runner is None or pid is None or case.runner_with(pid) is not None:
-        return None
-    for ancestor in case.chain(runner.node)[1:]:
-        if ancestor.key.pid == pid:
-            role = case.role(ancestor)
-            return Finding(
-                "ancestor-recorded", "explained", "proved",
-                f"Recorded PID {pid} is the {role} above process {runner.node.key.pid}, which ran "
-                f"{case.name()}: two processes of one chain, and neither changed its PID.",
-                [*facts_of(runner.node), *facts_of(ancestor), *case.own_reports[-1:]],
-            )  # fmt: skip
-    return None
-
-
-def orphaned_still_running(case: Case) -> Finding | None:
-    """
-    The supervisor, worker or scheduler above the runner died; the runner lived on.
-
-    Concludes: the process kept its PID and went on, adopted by another parent.
-    Needs: the end of an ancestor that supervises, clearly before the runner's.
-    Cannot tell: whether its result will be kept. With LocalExecutor nothing ends a
-    runner when its scheduler dies (nothing uses PR_SET_PDEATHSIG); in 3.x a
-    runner without its supervisor cannot report and exits with 126.
-    """
-    for runner in reversed(case.runners):
-        gone = case.supervisors_dead_before(runner.node)
-        if not gone:
-            continue
-        node = runner.node
-        recorded = case.recorded_pid
-        word = (
-            "the PID on record all the time"
-            if recorded == node.key.pid
-            else f"recorded: {recorded}"
-        )
-        adopted = node.exit.ppid if node.exit is not None else None
-        by = f", adopted by process {adopted}" if adopted is not None and case.tree.node(
-            node.first_parent) in gone else ""  # fmt: skip
-        born_ns = node.fork.ts_boot_ns if node.fork is not None else None
-        names = " and ".join(
-            f"{case.role(n, born_ns)} {n.key.pid} {ended_in_words(n)}" for n in gone
-        )
-        return Finding(
-            "orphaned-still-running", "explained", "proved",
-            f"{names}, and process {node.key.pid} of {case.name()} lived on{by} ({word}); it "
-            f"{ended_in_words(node)}.",
-            [*facts_of(node), *(r for n in gone for r in facts_of(n)), *case.own_reports[-1:]],
-        )  # fmt: skip
     return None
 
 
@@ -241,21 +186,39 @@ def undetermined(case: Case) -> Finding:
 
 
 RULES: Final[tuple[Callable[[Case], Finding | None], ...]] = (
+    # Nothing can be compared: there is no number, no process yet, or it is another host's.
     died_unrecorded,
     not_recorded_yet,
     stale_between_tries,
+    other_host,
+    # The number on record is a wrong process of the right chain, whatever became of the attempt.
     ancestor_recorded,
+    descendant_observed,
+    # Airflow gave the attempt up or began it anew. What it wrote down as its reason comes before
+    # what is inferred from lives and deaths, and any reason before "two at once": an overlap that
+    # has a reason is told with the reason. A retry is the weakest of them, for it follows on most.
+    stale_executor_event,
+    heartbeat_timeout,
     orphan_reset,
     worker_restart,
     clear,
+    concurrent_duplicate,
     retry,
     orphaned_still_running,
+    # Several processes under one try number, as it should be, or one that was not let start.
     reschedule,
     deferral,
+    aborted_start,
+    # The record is right: what may look wrong about it comes before the plain match.
+    impersonation,
+    match_via_namespace,
+    pid_reused,
     match,
+    # The process was not found.
     never_seen,
     undetermined,
 )
+"""In the order in which they are asked; the first answer stands."""
 
 
 def code_of(rule: Callable[[Case], Finding | None]) -> str:

@@ -1,14 +1,16 @@
 """
 The rules for a process that another one of the same task instance came after.
 
-Either a later attempt (orphan-reset, worker-restart, clear, retry) or a later
-process under the same try number (reschedule, deferral).
+Either a later attempt (heartbeat-timeout, orphan-reset, worker-restart, clear,
+retry) or a later process under the same try number (reschedule, deferral). And
+for one that lived on after what supervised it (orphaned-still-running).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pidtrail.clock import NS_PER_SECOND
 from pidtrail.verdict.case import FINAL_STATES, PARKED_STATES, WAITING_STATES, Case
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pidtrail.correlate import Member, TaskRun
     from pidtrail.events import Record, TaskReported
 
+HEARTBEAT_TIMEOUT: Final = "heartbeat timeout"
+"""Audit name (log.event) of the scheduler's purge (scheduler_job_runner.py, 2.10 and 3.x)."""
 TOGETHER_NS: Final = 5_000_000_000
 """A runner that ends this soon around its worker's end went down with it."""
 CLEAR_EVENTS: Final = (
@@ -28,6 +32,48 @@ CLEAR_EVENTS: Final = (
     "set_task_instance_state",
 )
 """Audit names (log.event) of what clears or resets by hand: 2.x views, 3.x routes."""
+
+
+def heartbeat_timeout(case: Case) -> Finding | None:
+    """
+    Airflow heard no heartbeat of the attempt for too long, and failed it or ran it again.
+
+    Concludes: the scheduler gave the attempt up (2.x calls it a zombie), whether
+    its process had died or lived on unheard.
+    Needs: the audit row `heartbeat timeout`, written from the attempt's start to
+    the next one's; the kernel's word on what the process was doing then.
+    Cannot tell: why a living process was not heard: a killed supervisor is seen,
+    an api-server or database that did not answer is not. Limits: [scheduler]
+    task_instance_heartbeat_timeout, in 2.x scheduler_zombie_task_threshold (300 s).
+    """
+    later = started(case.later)
+    until = last_sign(later) if later is not None else case.ended_ns
+    rows = [
+        fact for fact in case.events_named(HEARTBEAT_TIMEOUT)
+        if beginning(case.run) <= fact.ts_boot_ns <= until
+    ]  # fmt: skip
+    if not rows:
+        return None
+    at_ns = case.boot_ns(rows[-1].at) or rows[-1].ts_boot_ns
+    runner = case.runner
+    words = "none of its processes was seen"
+    if runner is not None:
+        ended, pid = runner.node.ended_ns, runner.node.key.pid
+        words = f"its process {pid} lived on unheard; it {ended_in_words(runner.node)}"
+        if ended is not None and ended <= at_ns:
+            ago = (at_ns - ended) / NS_PER_SECOND
+            words = f"its process {pid} {ended_in_words(runner.node)} {ago:.1f} s before"
+        gone = case.supervisors_dead_before(runner.node)
+        if gone:
+            words += f" (its {case.role(gone[0])} {gone[0].key.pid} was dead)"
+    then = ""
+    if later is not None:
+        then = f". Airflow ran try {later.task.try_number}: {new_pid(later)}"
+    return Finding(
+        "heartbeat-timeout", "explained", "proved",
+        f"Airflow gave {case.name()} up for want of a heartbeat: {words}{then}.",
+        [*runner_facts(case), rows[-1], *(later_evidence(later) if later is not None else ())],
+    )  # fmt: skip
 
 
 def orphan_reset(case: Case) -> Finding | None:
@@ -143,7 +189,12 @@ def retry(case: Case) -> Finding | None:
         or (r.table == "task_instance_history" and r.state in {"failed", "up_for_retry"})
     ]  # fmt: skip
     runner = case.runner
-    failed = runner is not None and runner.node.exit is not None and runner.node.exit.wstatus != 0
+    failed = (
+        runner is not None
+        and runner not in case.refused
+        and runner.node.exit is not None
+        and runner.node.exit.wstatus != 0
+    )
     if not said and not failed and not case.events_named("up_for_retry"):
         return None
     words = ended_in_words(runner.node) if runner is not None else "was not seen"
@@ -154,6 +205,43 @@ def retry(case: Case) -> Finding | None:
         f"{later.task.try_number}: {new_pid(later)}.",
         [*runner_facts(case), *said[-1:], *later_evidence(later)],
     )  # fmt: skip
+
+
+def orphaned_still_running(case: Case) -> Finding | None:
+    """
+    The supervisor, worker or scheduler above the runner died; the runner lived on.
+
+    Concludes: the process kept its PID and went on, adopted by another parent.
+    Needs: the end of an ancestor that supervises, clearly before the runner's.
+    Cannot tell: whether its result will be kept. With LocalExecutor nothing ends a
+    runner when its scheduler dies (nothing uses PR_SET_PDEATHSIG); in 3.x a
+    runner without its supervisor cannot report and exits with 126.
+    """
+    for runner in reversed(case.runners):
+        gone = case.supervisors_dead_before(runner.node)
+        if not gone:
+            continue
+        node = runner.node
+        recorded = case.recorded_pid
+        word = (
+            "the PID on record all the time"
+            if recorded == node.key.pid
+            else f"recorded: {recorded}"
+        )
+        adopted = node.exit.ppid if node.exit is not None else None
+        by = f", adopted by process {adopted}" if adopted is not None and case.tree.node(
+            node.first_parent) in gone else ""  # fmt: skip
+        born_ns = node.fork.ts_boot_ns if node.fork is not None else None
+        names = " and ".join(
+            f"{case.role(n, born_ns)} {n.key.pid} {ended_in_words(n)}" for n in gone
+        )
+        return Finding(
+            "orphaned-still-running", "explained", "proved",
+            f"{names}, and process {node.key.pid} of {case.name()} lived on{by} ({word}); it "
+            f"{ended_in_words(node)}.",
+            [*facts_of(node), *(r for n in gone for r in facts_of(n)), *case.own_reports[-1:]],
+        )  # fmt: skip
+    return None
 
 
 def reschedule(case: Case) -> Finding | None:

@@ -1,0 +1,121 @@
+"""The rules for a number that means another thing here: by namespace, by host, by time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pidtrail.clock import NS_PER_SECOND
+from pidtrail.verdict.ending import ended_in_words
+from pidtrail.verdict.finding import Finding, facts_of, runner_facts
+
+if TYPE_CHECKING:
+    from pidtrail.events import Record
+    from pidtrail.tree import Node
+    from pidtrail.verdict.case import Case
+
+START_SLACK_NS: Final = 30 * NS_PER_SECOND
+"""A runner is born within this of the row's start_date: 2.x some seconds after, 3.x before."""
+
+
+def match_via_namespace(case: Case) -> Finding | None:
+    """
+    The recorded PID is the process that ran the attempt, numbered by another PID namespace.
+
+    Concludes: no mismatch. Airflow runs in a container or another namespace and
+    recorded the number that the process has there; here it has another.
+    Needs: the process's numbers in all namespaces (NSpid) and a row with one of them.
+    Cannot tell: two containers apart by the number alone; it rests on the runner
+    having been identified by its log, title or lineage.
+    """
+    pid = case.recorded_pid
+    member = case.runner_with(pid)
+    if pid is None or member is None or member is not case.runner or member.node.key.pid == pid:
+        return None
+    node = member.node
+    numbers = " ".join(str(number) for number in node.ns_pids or ())
+    name = case.own_reports[-1].hostname
+    there = f" by {name}" if name is not None else ""
+    return Finding(
+        "match-via-namespace", "match", "proved",
+        f"PID {pid}, recorded{there} for {case.name()}, is process {node.key.pid} here: one "
+        f"process with a number in each PID namespace ({numbers}); it {ended_in_words(node)}.",
+        [*facts_of(node), *numbered(node), *case.own_reports[-1:]],
+    )  # fmt: skip
+
+
+def other_host(case: Case) -> Finding | None:
+    """
+    The PID was recorded on another host, where numbers mean other processes.
+
+    Concludes: the row names a host that is not this one nor known to be a
+    container on it, and no process of the attempt has that number here. If one
+    ran here all the same, that is a conflict: Airflow has it running elsewhere.
+    Needs: the row's hostname, compared without its domain with this host's and
+    with those under which runners seen here were recorded.
+    Cannot tell: a container or pod on this host that nothing seen here ran in,
+    nor a host recorded by its address, from another host.
+    """
+    pid = case.recorded_pid
+    if pid is None or case.runner_with(pid) is not None:
+        return None
+    row = [report for report in case.own_reports if report.recorded_pid is not None][-1]
+    if not case.is_elsewhere(row.hostname):
+        return None
+    here = [m for m in case.runners if m not in case.refused]
+    ran = ", which ran none of its processes"
+    if here:
+        ran = f", where process {here[-1].node.key.pid} ran it all the same"
+    return Finding(
+        "other-host", "conflict" if here else "explained", "strong",
+        f"PID {pid} of {case.name()} was recorded on host {row.hostname}, not here on "
+        f"{case.scope.header.host}{ran}.",
+        [*runner_facts(case), row],
+    )  # fmt: skip
+
+
+def pid_reused(case: Case) -> Finding | None:
+    """
+    The number on record belongs to another process by now: the kernel gave it out again.
+
+    Concludes: who has the number started after the attempt's own process can
+    have: after its end, or after the row says that the attempt had started or
+    ended. To signal that number would hit the wrong process.
+    Needs: the start of the process that has the number, and the end of the
+    attempt's, or the row's dates. The row must still say that it runs, or its own
+    process not have been seen; else the number is history and the verdict is match.
+    Cannot tell: what the attempt's process was where it was not seen itself.
+    """
+    pid, own = case.recorded_pid, {member.node for member in case.run.members}
+    if pid is None:
+        return None
+    others = [node for node in case.tree.with_pid(pid) if node not in own]
+    if not others or others[-1].started_ns is None:
+        return None
+    holder, row = others[-1], case.own_reports[-1]
+    member = case.runner_with(pid)
+    if member is not None:
+        since, words = member.node.ended_ns, f"its process {ended_in_words(member.node)}"
+        if row.state not in {"running", "restarting"} or member.node.key.pid != pid:
+            return None
+    elif not case.runners and row.next_method is None:
+        begun, ended = case.boot_ns(row.start_date), case.boot_ns(row.end_date)
+        since = ended if ended is not None else begun and begun + START_SLACK_NS
+        words = "its process was not seen"
+    else:
+        return None
+    if since is None or others[-1].started_ns <= since:
+        return None
+    return Finding(
+        "pid-reused", "explained", "proved" if member is not None else "strong",
+        f"PID {pid}, recorded for {case.name()}, belongs by now to another process, "
+        f"{holder.comm or 'whose name was not seen'}, that started after it; {words}. "
+        f"Recorded state: {row.state}.",
+        [*runner_facts(case), *facts_of(holder), row],
+        () if member is not None else ("the attempt's own process: it was not seen",),
+    )  # fmt: skip
+
+
+def numbered(node: Node) -> list[Record]:
+    """Return the record that tells a process's numbers in all namespaces."""
+    told = [r for r in (node.fork, *node.observed) if r is not None and r.ns_pids is not None]
+    return [*told[:1]]

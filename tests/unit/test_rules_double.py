@@ -1,0 +1,171 @@
+"""Rules about two starts of one attempt: the stories that come near them."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.unit.example_stories import (
+    FAILED,
+    aborted_start,
+    concurrent_duplicate,
+    heartbeat_timeout,
+    late_event,
+    orphan_reset,
+    other_scheduler,
+    refuse,
+    three,
+)
+from tests.unit.story import Airflow2, Airflow3, at, ref, uuid
+
+
+def test_the_duplicate_that_ended_with_the_row_was_kept() -> None:
+    """Whose result is in the row follows from its end_date, not from the pid in it."""
+    story, _ = concurrent_duplicate()
+
+    verdict = story.verdict()
+
+    assert verdict.outcome == "conflict"
+    assert f"when {story.pids['runner1']} exited with 0: its result was kept" in verdict.summary
+    assert verdict.unknowns == []
+
+
+def test_without_an_end_date_the_duplicate_says_so() -> None:
+    """Whose result was kept is unknown, and named as such."""
+    story = Airflow2().start("1", 3).report(ref(), "running", "runner1").wait(4)
+    story.start("2", 4).report(ref(), "running", "runner2").wait(3).exit("runner2")
+
+    verdict = story.verdict()
+
+    assert verdict.code == "concurrent-duplicate"
+    assert any("result" in unknown for unknown in verdict.unknowns)
+
+
+def test_a_moment_at_once_is_no_duplicate() -> None:
+    """A process that winds down while the next poke begins is nothing to report."""
+    story = three().report(ref(1, uuid(1)), "up_for_reschedule", "runner")
+    story.worker("scheduler", "worker2").run("worker2", "second", ref(1, uuid(1))).wait(1)
+    story.exit("runner").wait(5).exit("second")
+
+    assert story.verdict().code == "reschedule"
+
+
+def test_an_orphan_reset_has_its_reason_and_the_later_try_its_conflict() -> None:
+    """The older try was reset; the later one ran beside its process."""
+    story, _ = orphan_reset()
+
+    assert [v.code for v in story.judge().verdicts] == ["orphan-reset", "concurrent-duplicate"]
+
+
+def test_a_process_that_was_stopped_for_the_next_one_is_no_duplicate() -> None:
+    """3.x refuses the old one's heartbeat, and its supervisor ends it within seconds."""
+    story = other_scheduler(three().exit("scheduler", signal.SIGKILL))
+    story.run("worker2", "second", ref(2, uuid(2))).wait(5)
+    story.signal(signal.SIGTERM, "runner", "worker").exit("runner", signal.SIGTERM)
+    story.wait(1).exit("second").report(ref(2, uuid(2)), "success", "second")
+
+    assert [v.code for v in story.judge().verdicts] == ["orphan-reset", "match"]
+
+
+def test_a_refused_start_beside_the_real_one() -> None:
+    """Its supervisor's signal proves who killed it; the record is of the other process."""
+    story, _ = aborted_start()
+
+    verdict = story.verdict()
+
+    assert verdict.outcome == "explained"
+    assert f"process {story.pids['runner']} ran it" in verdict.summary
+
+
+def test_a_refused_start_alone_did_not_die_unrecorded() -> None:
+    """No process ran the attempt, and nothing will be recorded."""
+    story = refuse(Airflow3(), "worker", "refused").report(ref(1, uuid(1)), "failed", None)
+
+    assert story.verdict().code == "aborted-start"
+
+
+def test_a_runner_killed_by_somebody_else_was_not_refused() -> None:
+    """SIGKILL from a shell before the pid was recorded is a death."""
+    story = Airflow3().root("shell", "/bin/bash").start("worker", "runner", ref(1, uuid(1)))
+    story.signal(signal.SIGKILL, "runner", "shell").exit("runner", signal.SIGKILL)
+
+    assert story.report(ref(1, uuid(1)), "failed", None).verdict().code == "died-unrecorded"
+
+
+def test_a_runner_with_children_was_not_refused() -> None:
+    """Who started a shell had got so far as to run user code."""
+    story = Airflow3().start("worker", "runner", ref(1, uuid(1))).fork("runner", "bash")
+    story.signal(signal.SIGKILL, "runner", "worker").exit("runner", signal.SIGKILL)
+
+    assert story.report(ref(1, uuid(1)), "failed", None).verdict().code == "died-unrecorded"
+
+
+def test_a_runner_that_was_on_record_was_not_refused() -> None:
+    """A heartbeat refused later may end in SIGKILL too."""
+    story = three().signal(signal.SIGKILL, "runner", "worker").exit("runner", signal.SIGKILL)
+
+    assert story.report(ref(1, uuid(1)), "failed", "runner").verdict().code == "match"
+
+
+def test_a_late_reaping_without_a_failure_is_a_reschedule() -> None:
+    """Three of 23 runners of 3.x stay zombies for 5 s, and nothing comes of it."""
+    story = late_event(5).run("worker", "second", ref(1, uuid(1))).wait(2).exit("second")
+    story.report(ref(1, uuid(1)), "success", "second", end_date=at(story.now_ns))
+
+    assert story.verdict().code == "reschedule"
+
+
+def test_a_poke_that_fails_by_itself_is_no_stale_event() -> None:
+    """The row failed at the end of the second poke: its own failure."""
+    story = late_event(5).run("worker", "second", ref(1, uuid(1))).wait(2).exit("second", FAILED)
+    story.report(ref(1, uuid(1)), "failed", "second", end_date=at(story.now_ns))
+
+    assert story.verdict().code == "reschedule"
+
+
+def test_a_stale_event_without_an_audit_row_is_strong_at_most() -> None:
+    """The kernel's times alone make it likely."""
+    task = ref(1, uuid(1))
+    story = late_event(5).wait(0.4)
+    failed_at = at(story.now_ns)
+    story.run("worker", "second", task).wait(2).report(task, "failed", "second", end_date=failed_at)
+
+    verdict = story.exit("second").verdict()
+
+    assert (verdict.code, verdict.confidence) == ("stale-executor-event", "strong")
+
+
+def test_a_stale_event_that_keeps_the_next_poke_from_starting() -> None:
+    """The row was queued and failed; no second process ever came."""
+    task = ref(1, uuid(1))
+    story = late_event(5).wait(0.4).fact(task, "log", "state mismatch")
+    story.report(task, "failed", "runner", end_date=at(story.now_ns))
+
+    assert story.verdict().code == "stale-executor-event"
+
+
+def test_a_heartbeat_timeout_of_a_dead_process_says_when_it_died() -> None:
+    """Supervisor and runner are gone, and the row runs on until Airflow notices."""
+    story = three().exit("runner", signal.SIGKILL).exit("worker", signal.SIGKILL).wait(300)
+    story.fact(ref(1), "log", "heartbeat timeout").report(ref(1, uuid(1)), "failed", "runner")
+
+    verdict = story.verdict()
+
+    assert verdict.code == "heartbeat-timeout"
+    assert "was ended by SIGKILL 300.0 s before" in verdict.summary
+
+
+def test_a_heartbeat_timeout_of_a_later_try_is_not_this_ones() -> None:
+    """The audit row names no try in 2.x: it counts for who ran when it was written."""
+    story = three().exit("runner", FAILED).report(ref(1, uuid(1)), "up_for_retry", "runner")
+    story.idle("worker").run("worker", "second", ref(2, uuid(2))).wait(300)
+    story.fact(ref(None), "log", "heartbeat timeout")
+
+    assert [v.code for v in story.judge().verdicts] == ["retry", "heartbeat-timeout"]
+
+
+def test_a_scheduler_that_reset_without_an_audit_row_is_no_heartbeat_timeout() -> None:
+    """The same lives and deaths without Airflow's own word are an orphan reset."""
+    story, _ = heartbeat_timeout()
+    story.events = [e for e in story.events if getattr(e, "event", None) != "heartbeat timeout"]
+
+    assert story.verdict(1).code != "heartbeat-timeout"
