@@ -305,8 +305,8 @@ class Airflow2(Story):
             "['airflow', 'tasks', 'run', 'sales', 'load', 'manual__1', '--local', "
             "'--subdir', 'DAGS_FOLDER/sales.py']"
         )
-        raw = ("/usr/bin/airflow", "tasks", "run", "sales", "load", "manual__1", "--job-id")
-        raw = (*raw, str(job), "--raw")
+        run = ("/usr/bin/airflow", "tasks", "run", "sales", "load", "manual__1")
+        raw = (*run, "--job-id", str(job), "--raw")
         supervisor, runner = f"supervisor{suffix}", f"runner{suffix}"
         self.title("worker", f"airflow worker -- LocalExecutor: {words}")
         self.fork("worker", supervisor).title(supervisor, f"airflow task supervisor: {words}")

@@ -1,0 +1,81 @@
+"""
+Makes docs/verdicts.md: the rules' own docstrings, each with a story and what is said of it.
+
+    .venv/bin/python -m tests.unit.verdicts_page
+
+A test fails while the page is not what this makes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pidtrail.verdict.rules import RULES, code_of
+from tests.unit.example_stories import EXAMPLES
+
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs/verdicts.md"
+PARTS: Final = re.compile(r"^(Concludes|Needs|Cannot tell): ", re.MULTILINE)
+HEAD: Final = """\
+# Verdicts
+
+`pidtrail explain` gives each attempt of each task instance one of these codes. `pidtrail explain
+--code CODE` prints the same of one of them, without the example.
+
+The rules are asked in the order of this page and the first answer stands. Each is a small
+function of the records alone, so a recording can be judged anew by later rules. What a rule needs
+and does not have makes it silent, or the verdict less confident; `unknowns` says what is missing.
+
+The outcome is `match` (the process on record ran the attempt), `explained` (two processes or two
+numbers, for a known reason), `conflict` (there should have been one), or `undetermined`.
+
+This page is made from the rules by `.venv/bin/python -m tests.unit.verdicts_page`. The examples
+are short stories from the tests, with invented numbers.
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    codes = [code_of(rule) for rule in RULES]
+    lines = [HEAD, "| code | outcome of the example | says |", "|---|---|---|"]
+    for rule, code in zip(RULES, codes, strict=True):
+        story, try_number = EXAMPLES[code]()
+        summary, _ = parts(inspect.getdoc(rule) or "")
+        lines.append(f"| [`{code}`](#{code}) | {story.verdict(try_number).outcome} | {summary} |")
+    for rule, code in zip(RULES, codes, strict=True):
+        lines += ["", *section(code, inspect.getdoc(rule) or "")]
+    return "\n".join(lines) + "\n"
+
+
+def section(code: str, docstring: str) -> Iterator[str]:
+    """Yield the lines about one code."""
+    story, try_number = EXAMPLES[code]()
+    verdict = story.verdict(try_number)
+    summary, named = parts(docstring)
+    yield f"## {code}"
+    yield ""
+    yield summary
+    yield ""
+    for name, text in named:
+        yield f"- **{name}**: {text}"
+    yield ""
+    yield f"Example ({verdict.outcome}, {verdict.confidence}): {inspect.getdoc(EXAMPLES[code])}"
+    yield ""
+    yield f"> {verdict.summary}"
+    for unknown in verdict.unknowns:
+        yield ">"
+        yield f"> Not known: {unknown}"
+
+
+def parts(docstring: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return a docstring's first sentence, and its named parts, each on one line."""
+    summary, *rest = PARTS.split(docstring)
+    words = [" ".join(text.split()) for text in rest[1::2]]
+    return " ".join(summary.split()), list(zip(rest[::2], words, strict=True))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
