@@ -43,6 +43,10 @@ class DatabaseError(PidtrailError):
     """Airflow's metadata database cannot be used; tracing goes on without it."""
 
 
+class ApiError(PidtrailError):
+    """Airflow's REST API cannot be used; tracing goes on without it."""
+
+
 class CommandError(PidtrailError):
     """The command to trace cannot be executed; `exit_code` is 127 or 126 as in a shell."""
 

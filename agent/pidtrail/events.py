@@ -87,7 +87,8 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
     The first line of a stream: where and how the records after it were made.
 
     `wall_offset_ns` added to a CLOCK_BOOTTIME instant gives nanoseconds since
-    the Unix epoch. `pid_ns` is the inode of the agent's PID namespace.
+    the Unix epoch. `pid_ns` is the inode of the agent's PID namespace. `airflow_db`
+    and `airflow_api` are addresses without secrets.
     """
 
     schema: str
@@ -104,6 +105,7 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
     refused: dict[str, str] = {}
     airflow_db: str | None = None
     airflow_problem: str | None = None
+    airflow_api: str | None = None
 
 
 class Unconfirmed(msgspec.Struct, frozen=True, gc=False, kw_only=True):

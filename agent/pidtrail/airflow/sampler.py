@@ -1,7 +1,7 @@
 """
-Polling the metadata database beside the main loop.
+Polling the metadata database, or the REST API, beside the main loop.
 
-The one thread of pidtrail. A database call can hang for seconds (a lock, a name
+The only threads of pidtrail, one for each. A call can hang for seconds (a lock, a name
 server, a host that went away), and no driver in use here can be waited for with
 the other descriptors of the loop; capture must never wait for it.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pidtrail.errors import DatabaseError
+from pidtrail.errors import ApiError, DatabaseError
 from pidtrail.events import Event
 
 _FIRST_BACKOFF_S = 0.5
@@ -24,14 +24,14 @@ _STOP_LIMIT_S = 3.0
 
 
 class Poller(Protocol):
-    """What the thread polls: `Metadata`, or a stand-in."""
+    """What the thread polls: `Metadata`, `Rest`, or a stand-in."""
 
     @property
     def problem(self) -> str | None:
         """One line on what it lacks, or None."""
 
     def poll(self, ts_boot_ns: int) -> list[Event]:
-        """Return what is new; raises DatabaseError."""
+        """Return what is new; raises DatabaseError or ApiError."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -48,16 +48,19 @@ class Sampler:
     After an error it waits 0.5 s, then twice as long each time, up to 15 s. A
     database that was not there at first, or went away, is picked up when it
     answers. All other methods return at once and may be called from the loop.
+    `what` names it in problems.
     """
 
     def __init__(
         self,
         metadata: Poller,
         *,
+        what: str = "Airflow's database",
         interval_s: float = 0.5,
         boottime_ns: Callable[[], int] = _boottime_ns,
     ) -> None:
         self._metadata = metadata
+        self._what = what
         self._interval_s = interval_s
         self._boottime_ns = boottime_ns
         self._lock = threading.Lock()
@@ -92,7 +95,7 @@ class Sampler:
             if self._pending_error is not None:
                 lines[self._pending_error] = None
             elif not self._answered:
-                lines["Airflow's database has not answered yet"] = None
+                lines[f"{self._what} has not answered yet"] = None
         return list(lines)
 
     def poke(self) -> None:
@@ -105,14 +108,18 @@ class Sampler:
 
         What the last poll brought is there for `drain`. May be called twice.
         """
-        self._final_poll, self._stopping = final_poll, True
-        self._wake.set()
+        self.let_end(final_poll=final_poll)
         if self._thread.ident is None:
             return
         self._thread.join(_STOP_LIMIT_S)
         if self._thread.is_alive():
             with self._lock:
-                self._problems["Airflow's database did not answer the last question in time"] = None
+                self._problems[f"{self._what} did not answer the last question in time"] = None
+
+    def let_end(self, *, final_poll: bool = True) -> None:
+        """Ask the thread to end, by default after one last poll, without waiting for it."""
+        self._final_poll, self._stopping = final_poll, True
+        self._wake.set()
 
     def _run(self) -> None:
         backoff_s = 0.0
@@ -144,12 +151,12 @@ class Sampler:
         """Poll once; tell whether the database answered."""
         try:
             events = self._metadata.poll(self._boottime_ns())
-        except DatabaseError as error:
+        except (DatabaseError, ApiError) as error:
             self._failed(str(error))
             return False
         except Exception as error:  # noqa: BLE001 - a row nobody foresaw must not end the polling
             # The name alone: the text could hold what is in the row.
-            self._failed(f"reading Airflow's database failed: {type(error).__name__}")
+            self._failed(f"reading {self._what} failed: {type(error).__name__}")
             return False
         with self._lock:
             self._events.extend(events)
@@ -163,3 +170,35 @@ class Sampler:
             self._pending_error = line
             if self._answered:
                 self._problems[line] = None
+
+
+class Samplers:
+    """Several samplers as one: what Airflow claims in its database, and over its API."""
+
+    def __init__(self, samplers: Sequence[Sampler]) -> None:
+        self._samplers = samplers
+
+    def start(self) -> None:
+        """Begin polling, at once. To be called once."""
+        for sampler in self._samplers:
+            sampler.start()
+
+    def drain(self) -> list[Event]:
+        """Return what all of them read since the last call. Never blocks for long."""
+        return [event for sampler in self._samplers for event in sampler.drain()]
+
+    def problems(self) -> list[str]:
+        """Return what limits what is known, one line each."""
+        return [line for sampler in self._samplers for line in sampler.problems()]
+
+    def poke(self) -> None:
+        """Poll all now."""
+        for sampler in self._samplers:
+            sampler.poke()
+
+    def stop(self) -> None:
+        """End all threads, at the same time, after one last poll each."""
+        for sampler in self._samplers:
+            sampler.let_end()
+        for sampler in self._samplers:
+            sampler.stop()

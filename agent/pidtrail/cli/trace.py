@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs
 
 from pidtrail.cli.child import Child
 from pidtrail.cli.logs import log
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pidtrail.airflow.location import Location
+    from pidtrail.airflow.rest import Rest
+    from pidtrail.airflow.sampler import Samplers
     from pidtrail.sinks.sink import Sink
 
 
@@ -68,6 +71,12 @@ MAX_SHOWN_EVENTS = 300_000
     metavar="URL",
     help="Airflow's metadata database; else from the environment or airflow.cfg.",
 )
+@click.option(
+    "--airflow-api",
+    metavar="URL",
+    help="Airflow's web server or api-server, as http://HOST:PORT; who asks stands in"
+    " PIDTRAIL_AIRFLOW_USER and _PASSWORD[_FILE], or PIDTRAIL_AIRFLOW_TOKEN[_FILE].",
+)
 @click.option("-o", "output", type=click.Path(path_type=Path), help="Write a recording to FILE.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def trace(**options: Any) -> None:
@@ -100,6 +109,7 @@ class Trace:
         interval: float | None,
         migrations: bool,
         airflow_db: str | None,
+        airflow_api: str | None,
         output: Path | None,
         command: tuple[str, ...],
     ) -> None:
@@ -110,7 +120,8 @@ class Trace:
         self.source_name, self.migrations, self.interval = source_name, migrations, interval
         self.pids, self.airflow, self.command = pids, airflow, command
         self.duration, self.form, self.output = duration, form, output
-        self.airflow_db = airflow_db
+        self.airflow_db, self.airflow_api = airflow_db, airflow_api
+        self.rest = self.make_rest() if airflow_api is not None else None
         self.signals: list[int] = []
         self.child: Child | None = None
         self.recorder: Recorder | None = None
@@ -179,21 +190,18 @@ class Trace:
             raise
         try:
             location = self.locate(roots)
-            shown = redact_url(location.url) if location.url is not None else None
-            header = make_header(source, roots, refused, shown, location.problem)
+            url, problem = (location.url, location.problem) if location is not None else (None,) * 2
+            shown = redact_url(url) if url is not None else None
+            header = make_header(source, roots, refused, shown, problem)
+            if self.airflow_api is not None:
+                header = structs.replace(header, airflow_api=redact_url(self.airflow_api))
             sinks: list[Sink] = []
             if self.output is not None or self.form != "none":
                 self.recorder = Recorder(self.recording_path(stack), header)
                 sinks.append(self.recorder)
             if self.form == "jsonl":
                 sinks.append(JsonLines(sys.stdout.buffer, header))
-            claims = None
-            if location.url is not None:
-                from pidtrail.airflow.metadata import Metadata
-                from pidtrail.airflow.sampler import Sampler
-
-                claims = Sampler(Metadata(location.url, since_epoch_ns=time.time_ns()))
-                claims.start()
+            claims = self.make_claims(url)
             below = (
                 partial(open_below, interval_s=self.interval) if self.source_name == AUTO else None
             )
@@ -204,10 +212,41 @@ class Trace:
                 self.child.abandon()
             raise
 
-    def locate(self, roots: list[int]) -> Location:
-        """Find Airflow's metadata database; `problem` says why there is none."""
+    def make_rest(self) -> Rest:
+        """Take the credentials out of the environment, before a command inherits it."""
+        from pidtrail.airflow.credentials import take_credentials
+        from pidtrail.airflow.rest import Rest
+
+        return Rest(
+            self.airflow_api or "", take_credentials(os.environ), since_epoch_ns=time.time_ns()
+        )
+
+    def make_claims(self, database: str | None) -> Samplers | None:
+        """Begin to read what Airflow claims, where there is something to read."""
+        if database is None and self.rest is None:
+            return None
+        from pidtrail.airflow.metadata import Metadata
+        from pidtrail.airflow.sampler import Sampler, Samplers
+
+        samplers = []
+        if database is not None:
+            samplers.append(Sampler(Metadata(database, since_epoch_ns=time.time_ns())))
+        if self.rest is not None:
+            samplers.append(Sampler(self.rest, what="Airflow's API"))
+        claims = Samplers(samplers)
+        claims.start()
+        return claims
+
+    def locate(self, roots: list[int]) -> Location | None:
+        """
+        Find Airflow's metadata database; `problem` says why there is none.
+
+        With the API alone it is not looked for (None): the user may not read it.
+        """
         from pidtrail.airflow.location import locate
 
+        if self.airflow_api is not None and self.airflow_db is None:
+            return None
         return locate(self.airflow_db, os.environ, None if self.child is not None else roots[0])
 
     def recording_path(self, stack: ExitStack) -> Path:
@@ -290,7 +329,7 @@ class Trace:
         """Print what the session showed."""
         log.info("ended", events=session.events, lost=session.lost)
         for problem in session.problems():
-            log.warning("airflow database", problem=problem)
+            log.warning("airflow" if self.airflow_api else "airflow database", problem=problem)
         if self.form == "none" or self.recorder is None:
             return
         print_verdicts(self.recorder.path, session, to_stderr=self.form == "jsonl")
