@@ -196,6 +196,15 @@ def test_who_is_found_and_heard_of_is_one_process(world: World) -> None:
     assert [event.key for event in told] == [found.key, found.key]
 
 
+def test_a_birth_that_was_told_late_is_no_other_process(world: World) -> None:
+    """The kernel was interrupted between taking the start and telling of it, as on a busy host."""
+    world.add(CHILD, ROOT, NOW)
+    (found,) = of(Observed, world.source.snapshot())
+
+    (birth,) = world.hear(world.kernel.fork(ROOT, CHILD, (NOW + 7) * TICK_NS))
+    assert birth.key == found.key
+
+
 def test_a_message_of_no_known_form_is_a_loss_and_no_end(world: World) -> None:
     """Of any length: it is told, and the next one is understood."""
     told = world.hear(b"", b"x" * 17, world.fork()[:40], world.fork())

@@ -44,7 +44,7 @@ from pidtrail.events import (
 from pidtrail.sources import cnproc, proc
 from pidtrail.sources.cnsocket import RECEIVE_BYTES, listen, say_counters
 from pidtrail.sources.core import INITIAL_PID_NS
-from pidtrail.sources.member import UNHEARD, Member, fitting
+from pidtrail.sources.member import Member, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,9 @@ class ConnectorSource:
             # Who was born since then may be another, to whom the number went; we hear of it.
             if ticks is None or ticks * TICK_NS > began_ns or (known and known.owns(ticks)):
                 continue
-            self.members[pid] = Member(ticks, 0, argv=proc.argv(pid), heard_since=UNHEARD)
+            self.members[pid] = Member(
+                ticks, 0, argv=proc.argv(pid), losses=self.losses, found=True
+            )
             waiting += children.get(pid, ())
 
     def look(self) -> None:
@@ -230,7 +232,7 @@ class ConnectorSource:
         member = self.members.get(pid)
         if member is None:
             return False
-        if member.heard_since == self.losses:
+        if member.losses == self.losses:
             return True
         ticks = proc.start_ticks(pid)
         # Another's start after the message says nothing of whom the message spoke.
@@ -251,9 +253,8 @@ class ConnectorSource:
         if not self.is_member(message.parent_tgid, message):
             return
         parent = self.members[message.parent_tgid]
-        there = known.start_ticks if known is not None else None
-        ticks = fitting(there, ts_ns) or fitting(proc.start_ticks(pid), ts_ns)
-        member = self.members[pid] = Member(ticks, ts_ns, argv=parent.argv, heard_since=self.losses)
+        ticks = self.start_of(known, ts_ns) or fitting(proc.start_ticks(pid), ts_ns)
+        member = self.members[pid] = Member(ticks, ts_ns, argv=parent.argv, losses=self.losses)
         events.append(
             Fork(
                 self.next_seq(), ts_ns, self.name,
@@ -263,6 +264,19 @@ class ConnectorSource:
                 parent_born_ns=parent.born_ns if parent.start_ticks is None else UNSET,
             )
         )  # fmt: skip
+
+    def start_of(self, known: Member | None, ts_ns: int) -> int | None:
+        """
+        Return the start of who was found in /proc, if a birth is his, or None.
+
+        It is if nothing was lost, however long it took to be told: his end would have been told
+        before the birth of another with his number.
+        """
+        if known is None or known.start_ticks is None or not known.found:
+            return None
+        if known.losses == self.losses and known.start_ticks * TICK_NS <= ts_ns:
+            return known.start_ticks
+        return fitting(known.start_ticks, ts_ns)
 
     def on_exec(self, message: cnproc.Message, events: list[Event]) -> None:
         """Take in a new program image: by now all other threads are gone (fs/exec.c de_thread)."""
@@ -308,7 +322,7 @@ class ConnectorSource:
         """Take in the end of a thread, which is the end of the process if it was the last."""
         pid, member = message.tgid, self.members[message.tgid]
         member.threads -= 1
-        if member.heard_since != self.losses:
+        if member.found or member.losses != self.losses:
             self.doubtful[pid] = member, message
         elif member.threads <= 0:
             self.end(pid, member, message, events)

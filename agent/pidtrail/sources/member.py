@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from pidtrail.clock import TICK_NS
-
-UNHEARD: Final = -1
 
 
 @dataclass(slots=True)
@@ -15,15 +12,16 @@ class Member:
     """
     A traced process: what identifies it, how many threads it has, what it last called itself.
 
-    `heard_since` is how many losses there had been at its birth; while there are no more,
-    `threads` is right. It is UNHEARD of who was found in /proc.
+    `losses` is how many there had been when it became known. `found` is True if that was in
+    /proc, so that how many threads it had is not known for sure.
     """
 
     start_ticks: int | None
     born_ns: int
     threads: int = 1
     argv: list[str] | None = None
-    heard_since: int = 0
+    losses: int = 0
+    found: bool = False
 
     def head(self, pid: int) -> dict[str, int | None]:
         """Return the identifying fields of its records."""
