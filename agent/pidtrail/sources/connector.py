@@ -59,8 +59,12 @@ class ConnectorSource:
 
     name = "connector"
     fidelity = Fidelity(
-        has_argv=True,
-        has_titles=True,
+        # Joined from /proc, so not of a process that ends at once.
+        has_argv=False,
+        has_titles=False,
+        has_identity=False,
+        # The creator under CLONE_PARENT is not told.
+        has_lineage=False,
         has_wstatus=True,
         has_start_ns=False,
         has_counters=False,
@@ -100,9 +104,16 @@ class ConnectorSource:
         self.adopt(roots)
 
     def set_clock(self) -> None:
-        """Note how far CLOCK_BOOTTIME is ahead of the connector's clock, CLOCK_MONOTONIC."""
-        self.read_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self.offset_ns = self.read_ns - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        """
+        Note how far CLOCK_BOOTTIME is ahead of the connector's clock, CLOCK_MONOTONIC.
+
+        An interruption between two readings makes the difference smaller, so the largest is right.
+        """
+        readings = []
+        for _ in range(10):
+            self.read_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            readings.append(self.read_ns - time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+        self.offset_ns = max(readings)
 
     def adopt(self, roots: Sequence[int]) -> None:
         """Take the roots and all that descends from them now into the subtree."""
