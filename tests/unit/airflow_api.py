@@ -88,7 +88,9 @@ class Api:
                 return 200, "text/html", b"<!doctype html><title>Airflow</title>", {}
             return self._json({"detail": "Not Found"}, 404)
         if not self.open_to_all and not self._knows(authorization, api):
-            return self._json({"detail": f"no: {authorization}"}, 401)
+            # 2.11.2 says "forbidden" of a wrong password.
+            status = 401 if api == "/api/v2" else 403
+            return self._json({"detail": f"no: {authorization}"}, status)
         return self._told(path.removeprefix(api), query)
 
     def _login(self, body: bytes) -> tuple[int, str, bytes, dict[str, str]]:

@@ -300,7 +300,7 @@ def test_no_credentials_are_needed_where_all_are_admins(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(403, "does not let this user"), (404, "does not answer"), (500, "fails (status 500)"),
+    [(403, "read task instances (403)"), (404, "does not answer"), (500, "fails (status 500)"),
      (302, "status 302"), (429, "too often"), (400, "status 400")],
 )  # fmt: skip
 def test_a_failing_listing_is_one_line(either: Api, status: int, said: str) -> None:

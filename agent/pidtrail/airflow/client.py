@@ -239,16 +239,18 @@ class Client:
         self._refused, self._credentials, self._token = None, fresh, fresh.token
 
     def _explained(self, status: int, *, finding: bool = False, doing: str = "") -> ApiError:
-        """Return what a status means here; a 401 is remembered."""
+        """Return what a status means here; a refusal is remembered."""
         who = f"Airflow's API at {self.shown}"
         if finding and status in {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN}:
             return ApiError(f"{self.shown} wants a login before it says that it is Airflow's")
-        if status == http.HTTPStatus.FORBIDDEN and not doing:
-            return ApiError(f"{who} does not let this user read task instances (403)")
-        if status == http.HTTPStatus.UNAUTHORIZED:
-            error = self._refusal(who)
+        # 2.x says 403 of a wrong password too (api_connexion/security.py @ 2.11.2), and counts it.
+        forbidden = status == http.HTTPStatus.FORBIDDEN and not doing
+        if status == http.HTTPStatus.UNAUTHORIZED or (forbidden and not self._is_3):
+            error = self._refusal(who, status)
             self._refused = (time.monotonic() + _REFUSED_S, error)
             return error
+        if forbidden:
+            return ApiError(f"{who} does not let this user read task instances (403)")
         if status == http.HTTPStatus.TOO_MANY_REQUESTS:
             return ApiError(f"{who} is asked too often (429)")
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -260,15 +262,19 @@ class Client:
             return ApiError(f"{self.shown} is not Airflow's: no /api/v2 and no /api/v1", hint)
         return ApiError(f"{who} does not {doing or 'answer the question'} (status {status})")
 
-    def _refusal(self, who: str) -> ApiError:
+    def _refusal(self, who: str, status: int) -> ApiError:
         given = self._credentials
         if given.user is None and given.token is None:
             hint = f"set {TOKEN}, or {USER} and a password"
-            return ApiError(f"{who} asks who we are (401)", hint)
+            return ApiError(f"{who} asks who we are ({status})", hint)
         if given.user is None:
-            return ApiError(f"{who} refuses the token (401)", "it may have expired")
-        backends = None if self._is_3 else "[api] auth_backends must name basic_auth"
-        return ApiError(f"{who} refuses user and password (401)", backends)
+            return ApiError(f"{who} refuses the token ({status})", "it may have expired")
+        if self._is_3:
+            return ApiError(f"{who} refuses user and password ({status})")
+        return ApiError(
+            f"{who} refuses user and password, or does not let them read task instances ({status})",
+            "[api] auth_backends must name basic_auth",
+        )
 
 
 def _release(body: bytes) -> tuple[int, ...]:

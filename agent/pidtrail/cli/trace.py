@@ -232,7 +232,7 @@ class Trace:
         if database is not None:
             samplers.append(Sampler(Metadata(database, since_epoch_ns=time.time_ns())))
         if self.rest is not None:
-            samplers.append(Sampler(self.rest, what="Airflow's API"))
+            samplers.append(Sampler(self.rest, what="Airflow's API", interval_s=1.0))
         claims = Samplers(samplers)
         claims.start()
         return claims

@@ -1,0 +1,196 @@
+"""What real Airflows say over their REST APIs; of 3.x it is enough for a verdict."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from demo import ROOT
+from demo.airflow3 import Airflow3
+from demo.airflow_host import free_ports
+from demo.environment import airflow_environ, install
+from demo.processes import Ledger, wait_until
+from demo.witness import FOLDER_VARIABLE, read_notes
+from pidtrail.airflow.credentials import Credentials
+from pidtrail.airflow.rest import Rest
+from pidtrail.errors import ApiError
+from pidtrail.events import TaskReported
+from pidtrail.sources.replay import Replay
+from pidtrail.verdict.model import Report, Verdict
+from tests.airflow.recorder import recorded
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(300)]
+
+PIDTRAIL = Path(sys.executable).with_name("pidtrail")
+DAGS = Path(__file__).with_name("dags")
+CASES = ("bash", "retry")
+RUN_ID = "rest+1"  # "+" must be quoted in a path
+
+
+class Traced(NamedTuple):
+    """A traced session: its verdicts, the requests that were sent, and all that was written."""
+
+    verdicts: list[Verdict]
+    requests: list[tuple[str, str]]
+    pids: dict[str, list[int]]
+    recording: Path
+    log: str
+    password: str
+
+    def of(self, case: str) -> list[Verdict]:
+        """Verdicts of a case, by try."""
+        mine = [verdict for verdict in self.verdicts if verdict.task.dag_id == f"case_{case}"]
+        return sorted(mine, key=lambda verdict: verdict.task.try_number or 0)
+
+
+def played(folder: Path) -> Traced:
+    """Run the cases on Airflow 3.3.2, traced with nothing but its API."""
+    release = install("3.3.2")
+    home, log, recording = folder / "home", folder / "trace.log", folder / "session.db"
+    home.mkdir()
+    ledger = Ledger(home)
+    host = Airflow3(release, ledger, DAGS)
+    try:
+        host.start()
+        host.wait_for_dags({f"case_{case}" for case in CASES})
+        with recorded(host._port) as (url, requests), log.open("wb") as output:
+            trace = subprocess.Popen(
+                [
+                    *(str(PIDTRAIL), "trace", "--pid", str(host.scheduler.pid), "--format", "none"),
+                    *("--airflow-api", url, "-o", str(recording)),
+                ],
+                cwd=ROOT,
+                env=os.environ
+                | {"PIDTRAIL_AIRFLOW_USER": "stage", "PIDTRAIL_AIRFLOW_PASSWORD": host._password},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            try:
+                wait_until(lambda: len(requests) > 2, within_s=30, what="pidtrail's first poll")
+                for case in CASES:
+                    host.trigger(f"case_{case}", RUN_ID)
+                for case in CASES:
+                    host.wait_for_end(f"case_{case}", RUN_ID, within_s=90)
+            finally:
+                trace.send_signal(signal.SIGINT)
+                trace.wait(30)
+        notes = host.notes()
+    finally:
+        ledger.stop_all()
+    explained = subprocess.run(
+        [str(PIDTRAIL), "explain", str(recording), "--json"],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    pids = {case: [n.pid for n in notes if n.dag_id == f"case_{case}"] for case in CASES}
+    verdicts = msgspec.json.decode(explained.stdout, type=Report).verdicts
+    return Traced(verdicts, requests, pids, recording, log.read_text(), host._password)
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    return played(tmp_path_factory.mktemp("rest"))
+
+
+def test_the_api_alone_gives_a_match(traced: Traced) -> None:
+    """The recorded pid came over REST, and is the process that noted itself."""
+    (verdict,) = traced.of("bash")
+
+    assert verdict.code == "match"
+    assert {seen.via for seen in verdict.recorded} == {"rest"}
+    assert [seen.pid for seen in verdict.recorded if seen.pid][-1] in traced.pids["bash"]
+
+
+def test_a_retry_is_told_over_the_api(traced: Traced) -> None:
+    """Both tries have their own recorded pid, the first one from the history too."""
+    first, second = traced.of("retry")
+
+    assert [first.code, second.code] == ["retry", "match"]
+    tables = {seen.table for verdict in (first, second) for seen in verdict.recorded}
+    assert tables == {"task_instance", "task_instance_history"}
+
+
+def test_nothing_but_get_and_the_login_is_sent(traced: Traced) -> None:
+    """Airflow is only asked; the one POST is the login, and one is enough."""
+    posted = [path for method, path in traced.requests if method != "GET"]
+
+    assert {method for method, _ in traced.requests} == {"GET", "POST"}
+    assert posted == ["/auth/token"]
+
+
+def test_no_secret_is_written(traced: Traced) -> None:
+    """The header tells the address; neither recording nor log holds the password."""
+    header = Replay(str(traced.recording)).header
+
+    assert header.airflow_api is not None
+    assert header.airflow_api.startswith("http://127.0.0.1:")
+    assert header.airflow_db is None
+    assert traced.password.encode() not in traced.recording.read_bytes()
+    assert traced.password not in traced.log
+
+
+def test_the_webserver_of_2_tells_the_pid(tmp_path: Path) -> None:
+    """A run of 2.11.2 is read with basic auth, by GET alone; a wrong password is one line."""
+    release, (port,) = install("2.11.2"), free_ports(1)
+    home, password = tmp_path / "home", secrets.token_urlsafe(12)
+    home.mkdir()
+    environ = {
+        **{k: v for k, v in airflow_environ().items() if not k.lower().endswith("_proxy")},
+        "AIRFLOW_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        FOLDER_VARIABLE: str(home / "notes"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
+    }
+    (home / "notes").mkdir()
+    began_ns = time.time_ns()
+    ledger = Ledger(home)
+    airflow = [str(release.python), str(release.command)]
+
+    def run(line: str) -> None:
+        subprocess.run([*airflow, *line.split()], env=environ, check=True, capture_output=True)
+
+    try:
+        run("db migrate")
+        run(f"users create -u reader -p {password} -f a -l b -r Admin -e a@b.c")
+        web = ["webserver", "--workers", "1", "--hostname", "127.0.0.1", "--port", str(port)]
+        ledger.spawn("webserver", [*airflow, *web], environ)
+        run("dags reserialize")
+        run("dags test case_bash")
+        with recorded(port) as (url, requests):
+            source = Rest(url, Credentials("reader", password), since_epoch_ns=began_ns)
+            event = wait_until(lambda: first(source), within_s=40, what="the webserver")
+            with pytest.raises(ApiError, match="refuses user and password") as refused:
+                Rest(url, Credentials("reader", "wr0ng"), since_epoch_ns=began_ns).poll(1)
+    finally:
+        ledger.stop_all()
+
+    assert isinstance(event, TaskReported)
+    assert event.task is not None
+    assert (event.task.dag_id, event.task.try_number) == ("case_bash", 1)
+    assert event.recorded_pid in {note.pid for note in read_notes(home / "notes")}
+    assert (event.via, event.state) == ("rest", "success")
+    assert {method for method, _ in requests} == {"GET"}
+    assert "wr0ng" not in str(refused.value)
+
+
+def first(source: Rest) -> TaskReported | None:
+    """Return the first claim, None while nobody answers."""
+    try:
+        return next((one for one in source.poll(1) if isinstance(one, TaskReported)), None)
+    except ApiError:
+        return None
