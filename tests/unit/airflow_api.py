@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+
+from pidtrail.airflow.credentials import Credentials
+from pidtrail.airflow.rest import Rest
+from pidtrail.errors import ApiError
+from pidtrail.events import Event, TaskReported
+
 USER, PASSWORD = "reader", "s3cret-pa55"
+LOGIN = Credentials(USER, PASSWORD)
 EARLY = "2026-01-01T00:00:00.250000Z"
 
 
@@ -125,8 +135,8 @@ class Api:
 
 
 @contextmanager
-def serving(api: Api) -> Iterator[Api]:
-    """Serve on a free port of 127.0.0.1."""
+def serving(api: Api, *, certificate: tuple[Path, Path] | None = None) -> Iterator[Api]:
+    """Serve on a free port of 127.0.0.1; over TLS with a certificate and its key."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_one_request(self) -> None:
@@ -149,13 +159,44 @@ def serving(api: Api) -> Iterator[Api]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # a client that does not trust us hangs up
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}"
+    scheme = "http" if certificate is None else "https"
+    api.url = f"{scheme}://127.0.0.1:{server.server_port}"
     try:
         yield api
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def reader(api: Api, credentials: Credentials = LOGIN) -> Rest:
+    """Return a reader of a stand-in."""
+    return Rest(api.url, credentials, since_epoch_ns=time.time_ns())
+
+
+def told(events: list[Event]) -> list[TaskReported]:
+    """Return the claims, of which a poll brings nothing but."""
+    assert all(isinstance(event, TaskReported) for event in events)
+    return [event for event in events if isinstance(event, TaskReported)]
+
+
+def failure(source: Rest) -> str:
+    """Poll, which must fail; return the error: one line, no secret."""
+    with pytest.raises(ApiError) as caught:
+        source.poll(1)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert PASSWORD not in line
+    assert "token-1" not in line
+    return line
