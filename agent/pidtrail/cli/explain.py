@@ -12,12 +12,14 @@ import msgspec
 from msgspec import structs
 
 from pidtrail.airflow.facts import Role
+from pidtrail.cli import message as line
 from pidtrail.cli.stream import Stream
 from pidtrail.clock import NS_PER_SECOND, epoch_ns_of_text
 from pidtrail.errors import UsageError
+from pidtrail.reports.terminal import may_colour, painted
 from pidtrail.reports.text import print_report
 from pidtrail.verdict.engine import explain_code, judge_stream
-from pidtrail.verdict.model import Verdict
+from pidtrail.verdict.model import Report, Verdict
 
 SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])\Z")
 SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -42,6 +44,11 @@ Test = Callable[[Verdict], bool]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print pidtrail.verdict/1 instead.")
 @click.option("--code", metavar="CODE", help="Say what a verdict code means, and what it needs.")
+@click.option(
+    "--message",
+    metavar="LINE",
+    help="Say what a line of Airflow's log or UI means; with FILE, of which runs it is.",
+)
 def explain(
     file: str | None,
     *,
@@ -54,6 +61,7 @@ def explain(
     since: str | None,
     as_json: bool,
     code: str | None,
+    message: str | None,
 ) -> None:
     """
     Say for every task instance attempt which process ran it, and why its PID is another.
@@ -68,11 +76,16 @@ def explain(
       pidtrail explain session.db --dag sales --task load --try 2
       pidtrail explain session.db --pid 22693 --json | jq '.verdicts[].summary'
       pidtrail explain --code retry
+      pidtrail explain session.db --message "Recorded pid 22693 does not match ..."
     """  # noqa: D301 (click wants the character \b itself)
     if code is not None:
-        if file is not None:
-            raise UsageError("--code explains a code, not a FILE")
+        if file is not None or message is not None:
+            raise UsageError("--code explains a code, not a FILE, and no message")
         click.echo(explain_code(code))
+        return
+    read = None if message is None else line.read(message)
+    if read is not None and file is None:
+        answer(line.told(read, None), as_json=as_json)
         return
     wanted: list[tuple[str, str | int | None]] = [
         ("dag_id", dag),
@@ -94,13 +107,32 @@ def explain(
         tests.append(lambda verdict: latest_ns(verdict) >= start)
     found = [verdict for verdict in report.verdicts if all(test(verdict) for test in tests)]
     unknowns = list(dict.fromkeys([*report.unknowns, *stream.problems]))
-    filtered = structs.replace(report, verdicts=found, unknowns=unknowns)
+    if read is not None:
+        found = line.about(message or "", read, found)
+        filtered = structs.replace(report, verdicts=found, unknowns=unknowns)
+        answer(line.told(read, filtered), as_json=as_json)
+        if as_json:
+            return
+    show(structs.replace(report, verdicts=found, unknowns=unknowns), report, as_json=as_json)
+
+
+def show(filtered: Report, report: Report, *, as_json: bool) -> None:
+    """Print what is left of a report."""
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(filtered), indent=2))
-    elif report.verdicts and not found:
+    elif report.verdicts and not filtered.verdicts:
         click.echo(f"no task instance attempt matches (there are {len(report.verdicts)} in all)")
     else:
         print_report(filtered, file=sys.stdout)
+
+
+def answer(told: line.Told, *, as_json: bool) -> None:
+    """Print what is said of messages."""
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        return
+    colour = "green" if may_colour(sys.stdout) else None
+    click.echo(line.render(told, lambda text: painted(text, colour)), nl=False)
 
 
 def field_is(name: str, value: str | int) -> Test:

@@ -1,0 +1,38 @@
+"""The form of what is known of one of Airflow's messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Message(NamedTuple):
+    """
+    One message: where it stands, and what to make of it.
+
+    `pids` and `words` say of the named groups of `pattern` which process each
+    number is, or what each word is; `pid_keys` and `word_keys` the same of fields that
+    a structured log line has beside the message. `codes` are the verdicts that can
+    stand behind it.
+    """
+
+    kind: str
+    pattern: re.Pattern[str]
+    versions: str
+    where: str
+    meaning: str
+    alarm: str
+    advice: str
+    codes: tuple[str, ...]
+    pids: Mapping[str, str] = {}
+    words: Mapping[str, str] = {}
+    pid_keys: Mapping[str, str] = {}
+    word_keys: Mapping[str, str] = {}
+
+
+def words(pattern: str) -> re.Pattern[str]:
+    """Return a pattern; N(name) is a number, W(name) a word, each perhaps in quotes, .. a gap."""
+    text = re.sub(r"N\((\w+)\)", r"""['"`]{0,3}(?P<\1>[0-9]{1,10})['"`]{0,3}""", pattern)
+    text = re.sub(r"W\((\w+)\)", r"""['"`<]{0,3}(?P<\1>[^\\s'"`<>,]{1,250})['"`>]{0,3}""", text)
+    return re.compile(text.replace("..", ".{0,400}?").replace(" ", r"\s"), re.IGNORECASE)

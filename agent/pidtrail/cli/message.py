@@ -1,0 +1,187 @@
+"""`explain --message`: what a line of Airflow's says, and which recorded runs it is about."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from pidtrail.airflow.messages import Mention, Names, Reading, kinds, names_in, readings
+from pidtrail.errors import PidtrailError
+from pidtrail.reports.escape import visible
+from pidtrail.reports.process import task_label
+from pidtrail.verdict.model import ProcessReport, Report, Verdict
+
+WIDTH = 100
+
+
+class NumberTold(msgspec.Struct, frozen=True):
+    """
+    A number or word of a message, and what Airflow means by it.
+
+    `seen` says which processes of the recording had that number; None without a
+    recording, and for words.
+    """
+
+    value: str
+    what: str
+    seen: list[str] | None = None
+
+
+class MessageTold(msgspec.Struct, frozen=True):
+    """What one message says; `codes` are the verdicts that can stand behind it."""
+
+    kind: str
+    versions: str
+    where: str
+    meaning: str
+    alarm: str
+    advice: str
+    codes: Sequence[str]
+    pids: list[NumberTold]
+    words: list[NumberTold]
+    comparison: str | None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What `explain --message --json` prints; `report` is None without a recording."""
+
+    messages: list[MessageTold]
+    report: Report | None = None
+    schema: str = "pidtrail.message/1"
+
+
+def read(text: str) -> list[Reading]:
+    """Return the messages in a text. Raises PidtrailError if none is known."""
+    found = readings(text)
+    if not found:
+        raise PidtrailError(
+            "that is no message about processes that pidtrail knows",
+            f"it knows: {', '.join(kinds())}",
+        )
+    return found
+
+
+def about(text: str, found: list[Reading], verdicts: list[Verdict]) -> list[Verdict]:
+    """
+    Return the verdicts that a text is about, by the task instances and pids that it names.
+
+    Both if there are such, else the task instances alone, else the pids alone;
+    all if it names nothing.
+    """
+    names = names_in(text)
+    pids = {int(mention.value) for one in found for mention in one.pids}
+    if not names and not pids:
+        return verdicts
+    named = [v for v in verdicts if names and is_named(v, names)]
+    numbered = [v for v in verdicts if pids & numbers_of(v)]
+    both = [v for v in named if v in numbered]
+    return both or named or numbered
+
+
+def is_named(verdict: Verdict, names: Names) -> bool:
+    """Return whether all that a text names of task instances fits this one."""
+    task = verdict.task
+    if names.ti_ids and task.ti_id in names.ti_ids:
+        return True
+    fits = [
+        str(value) == names.fields[name]
+        for name in ("dag_id", "task_id", "run_id", "map_index")
+        if name in names.fields and (value := getattr(task, name)) is not None
+    ]
+    if names.dotted is not None:
+        both, run, index = names.dotted
+        fits += [f"{task.dag_id}.{task.task_id}" == both, task.run_id == run]
+        fits += [str(task.map_index) == index] if index is not None else []
+    return bool(fits) and all(fits)
+
+
+def numbers_of(verdict: Verdict) -> set[int | None]:
+    """Return all numbers of a verdict: recorded, of its processes, and of those above them."""
+    found = {record.pid for record in verdict.recorded}
+    for process in verdict.processes:
+        found |= {process.pid, *(process.ns_pids or ()), *(link.pid for link in process.chain)}
+    return found
+
+
+def told(found: list[Reading], report: Report | None) -> Told:
+    """Return what is said of messages, with the verdicts they are about if there are any."""
+    verdicts = None if report is None else report.verdicts
+    messages = [
+        MessageTold(
+            one.message.kind,
+            one.message.versions,
+            one.message.where,
+            one.message.meaning,
+            one.message.alarm,
+            one.message.advice,
+            one.message.codes,
+            [number_told(mention, verdicts) for mention in one.pids],
+            [NumberTold(mention.value, mention.what) for mention in one.words],
+            one.comparison,
+        )
+        for one in found
+    ]
+    return Told(messages, report)
+
+
+def number_told(mention: Mention, verdicts: list[Verdict] | None) -> NumberTold:
+    """Return what a number is, and who had it in a recording."""
+    if verdicts is None:
+        return NumberTold(mention.value, mention.what)
+    seen = [line for verdict in verdicts for line in who_had(int(mention.value), verdict)]
+    return NumberTold(mention.value, mention.what, list(dict.fromkeys(seen)))
+
+
+def who_had(pid: int, verdict: Verdict) -> Iterator[str]:
+    """Yield the processes of a verdict that had a number, in words."""
+    label = task_label(verdict.task)
+    for process in verdict.processes:
+        if pid == process.pid or pid in (process.ns_pids or ()):
+            yield f"the {process.role} of {label}, {life(process)}"
+        for link in process.chain[1:]:
+            if link.pid == pid and all(pid != other.pid for other in verdict.processes):
+                yield f"the {link.role or 'process'} above the {process.role} of {label}"
+
+
+def life(process: ProcessReport) -> str:
+    """Return when a process lived."""
+    started = (process.started or "an unknown instant")[:19]
+    return f"from {started} on" if process.ended is None else f"{started} to {process.ended[:19]}"
+
+
+def render(what: Told, paint: Callable[[str], str]) -> str:
+    """Return what is said of messages as text; `paint` marks a heading."""
+    lines: list[str] = []
+    for one in what.messages:
+        lines.append(paint(f"{one.kind}: Airflow {one.versions}; {one.where}"))
+        lines += wrapped("means", one.meaning)
+        for number in one.pids:
+            lines += wrapped(number.value, number.what)
+            for text in number.seen or ():
+                lines += wrapped("", f"in the recording: {text}")
+            if number.seen == []:
+                lines += wrapped("", "in the recording: no process of these task instances")
+        for word in one.words:
+            lines += wrapped(word.value, word.what)
+        if one.comparison is not None:
+            lines += wrapped("numbers", one.comparison)
+        lines += wrapped("alarm", one.alarm)
+        lines += wrapped("do", one.advice)
+        lines += wrapped("verdicts", ", ".join(one.codes))
+        lines.append("")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def wrapped(head: str, text: str) -> list[str]:
+    """Return a paragraph below a head of ten columns, escaped."""
+    head = visible(head, 60)
+    first = f"  {head:<10} " if len(head) <= 10 else f"  {head}: "
+    return textwrap.wrap(
+        visible(text, 2000),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * 13,
+        break_on_hyphens=False,
+    )

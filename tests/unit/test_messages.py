@@ -1,0 +1,374 @@
+"""`explain --message`: every line that a user of Airflow 2.x or 3.x may have in hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pidtrail import cli
+from pidtrail.airflow.messages import TABLE, kinds, names_in, readings
+from pidtrail.cli.logs import log
+from pidtrail.store import Recorder
+from pidtrail.verdict.rules import RULES, code_of
+from tests.unit.example_stories import impersonation
+from tests.unit.story import Airflow3, header, ref, uuid
+
+TI = uuid(7)
+LINES = (
+    ("recorded-pid", "Recorded pid 22693 does not match the current pid 22706"),
+    ("executor-pid-mismatch", "Failed to execute task PID of job runner does not match."),
+    (
+        "heartbeat-pid-mismatch",
+        "Heartbeat failed with Exception: PID of job runner does not match",
+    ),
+    ("pid-mismatch", "airflow.exceptions.AirflowException: PID of job runner does not match"),
+    (
+        "recorded-hostname",
+        "The recorded hostname worker-1.example does not match this instance's hostname worker-2",
+    ),
+    ("hostname-mismatch", "AirflowException: Hostname of job runner does not match"),
+    (
+        "externally-set",
+        "State of this instance has been externally set to failed. Terminating instance.",
+    ),
+    ("heartbeat-limit", "Heartbeat time limit exceeded!"),
+    ("heartbeat-limit", "Time since last heartbeat(301.25s) exceeded limit (300s)."),
+    ("job-shut-down", "Job shut down externally."),
+    ("no-such-process", "psutil.NoSuchProcess: process PID not found (pid=4242)"),
+    (
+        "return-code",
+        (
+            "Task exited with return code -9. For more information, see "
+            "https://airflow.apache.org/docs/apache-airflow/stable/troubleshooting.html#LocalTaskJob-killed"
+        ),
+    ),
+    ("return-code", "Task exited with return code Negsignal.SIGKILL"),
+    (
+        "job-killed",
+        "Job 17 was killed before it finished (likely due to running out of memory)",
+    ),
+    (
+        "already-running",
+        (
+            "Dependencies not met for <TaskInstance: sales.load manual__1 [running]>, dependency "
+            "'Task Instance Not Running' FAILED: Task is in the running state"
+        ),
+    ),
+    ("already-running", "Task is not able to be run"),
+    (
+        "signal-to-group",
+        "Sending Signals.SIGTERM to group 200. PIDs of all processes in the group: [201, 200]",
+    ),
+    ("signal-to-group", "Sending the signal Signals.SIGTERM to group 200"),
+    ("started-process", "Started process 7741 to run task"),
+    (
+        "zombie-job",
+        (
+            "Detected zombie job: {'full_filepath': '/dags/x.py', 'msg': \"{'DAG Id': 'sales', "
+            "'Task Id': 'load', 'Run Id': 'manual__1', 'Hostname': 'vm'}\"}"
+        ),
+    ),
+    ("zombie-job", "Failing (2) jobs without heartbeat after 2026-01-01 00:00:00+00:00"),
+    ("without-heartbeat", "Detected a task instance without a heartbeat: {'msg': ''}"),
+    ("without-heartbeat", "Failing 3 TIs without heartbeat after 2026-01-01 00:00:00+00:00"),
+    ("duplicate-start", "Duplicate start request received"),
+    ("invalid-state", "TI was not in a state where it could be marked as running"),
+    ("invalid-state", "Cannot start Task Instance in invalid state previous_state=failed"),
+    ("gone", "TaskInstance not in live table but archived in history"),
+    ("not-found", "[error    ] Task Instance not found"),
+    ("running-elsewhere", "Task running elsewhere current_hostname=vm current_pid=99999"),
+    ("running-elsewhere", "TI is already running elsewhere"),
+    ("not-running", "TI is no longer in the running state and task should terminate"),
+    ("not-running", "Task not in running state current_state=failed"),
+    ("server-indicated", "Server indicated the task shouldn't be running anymore"),
+    (
+        "server-indicated",
+        "Server indicated the task shouldn\u2019t be running anymore. Terminating process",
+    ),
+    ("task-killed", "Task killed!"),
+    ("heartbeat-not-sent", "Failed to send heartbeat. Will be retried failed_heartbeats=1"),
+    ("heartbeat-not-sent", "Too many failed heartbeats; terminating process"),
+    ("task-already-running", f"TaskAlreadyRunningError: Task instance {TI} is already running"),
+    ("process-terminated", "Process terminated by signal"),
+    (
+        "process-terminated",
+        "Process terminated by signal. Likely out of memory error (OOM). For more information, see",
+    ),
+    ("exited-abnormally", "Process exited abnormally exit_code=126"),
+    (
+        "executor-reports",
+        (
+            "Executor LocalExecutor(parallelism=8) reported that the task instance <TaskInstance: "
+            "sales.load manual__1 [queued]> finished with state success, but the task instance's "
+            "state attribute is queued. Learn more: https://airflow.apache.org/"
+        ),
+    ),
+    (
+        "executor-reports",
+        (
+            "The executor reported that the task instance <TaskInstance: sales.load manual__1 "
+            "[queued]> finished with state failed, but the task instance's state attribute is "
+            "queued."
+        ),
+    ),
+    (
+        "executor-reports",
+        (
+            "Executor reports task instance <TaskInstance: sales.load manual__1 [queued]> "
+            "finished (failed) although the task says it's queued. (Info: None) Was the task "
+            "killed externally?"
+        ),
+    ),
+    (
+        "orphan-reset",
+        (
+            "Reset the following 2 orphaned TaskInstances:\n\t<TaskInstance: sales.load manual__1 "
+            "[running]>\n\t<TaskInstance: sales.dump manual__1 [running]>"
+        ),
+    ),
+    ("try-number-mismatch", "TI try_number mismatch: db_try_number=2, event_try_number=1"),
+    (
+        "finished-line",
+        (
+            "TaskInstance Finished: dag_id=sales, task_id=load, run_id=manual__1, map_index=-1, "
+            "try_number=1, state=success, executor=x, pid=2565"
+        ),
+    ),
+    ("audit-heartbeat-timeout", "heartbeat timeout"),
+    ("audit-state-mismatch", "state mismatch"),
+)
+
+
+@pytest.mark.parametrize(("kind", "line"), LINES)
+@pytest.mark.parametrize(
+    "dress",
+    [
+        "{}",
+        "[2026-01-31, 08:00:01 UTC] {{local_task_job_runner.py:341}} WARNING - {}",
+        "2026-01-31T08:00:01.123456Z [warning  ] {} [supervisor] loc=supervisor.py:1121",
+        '"{}"',
+        "why does it say\n   '{}' ?",
+        '{{"timestamp": "2026-01-31T08:00:01Z", "level": "error", "event": "{}"}}',
+    ],
+)
+def test_a_line_is_known_in_every_dress(kind: str, line: str, dress: str) -> None:
+    """With timestamps, prefixes, quotes, or in JSON; and it is not taken for another."""
+    found = readings(dress.format(line))
+
+    assert [reading.message.kind for reading in found] == [kind]
+
+
+def test_every_message_has_a_line_and_all_there_is_to_say() -> None:
+    """Nothing is in the table that no test knows; the codes are verdicts; kinds are unique."""
+    codes = {code_of(rule) for rule in RULES}
+
+    assert set(kinds()) == {kind for kind, _ in LINES}
+    assert len(kinds()) == len(set(kinds()))
+    for message in TABLE:
+        assert all((message.versions, message.where, message.meaning, message.alarm))
+        assert message.advice
+        assert message.codes
+        assert set(message.codes) <= codes, message.kind
+
+
+def test_which_number_is_which_process() -> None:
+    """The numbers of a message are told apart."""
+    (found,) = readings("Recorded pid '22693' does not match the current pid '22706'")
+
+    assert [mention.value for mention in found.pids] == ["22693", "22706"]
+    assert "runner" in found.pids[1].what
+
+
+@pytest.mark.parametrize(
+    ("recorded", "current", "says"),
+    [(1, 2, "a false alarm"), (2, 1, "no false alarm"), (3, 3, "printed the wrong one")],
+)
+def test_the_order_of_the_numbers_is_a_hint(recorded: int, current: int, says: str) -> None:
+    """Who has the lower number was likely started before; it is not more than likely."""
+    line = f"Recorded pid {recorded} does not match the current pid {current}"
+
+    (found,) = readings(line)
+
+    assert found.comparison is not None
+    assert says in found.comparison
+
+
+def test_the_members_of_a_group_are_numbers_of_processes() -> None:
+    """The list that 2.x prints before it kills is the best that it writes down."""
+    line = "Sending SIGTERM to group 200. PIDs of all processes in the group: [201, 200]"
+
+    assert [mention.value for mention in readings(line)[0].pids] == ["200", "201", "200"]
+
+
+def test_fields_beside_a_message_are_read_in_any_order() -> None:
+    """Structured logs have the pids before the message or after it."""
+    line = '{"current_pid": 99999, "current_hostname": "vm", "event": "Task running elsewhere"}'
+
+    (found,) = readings(line)
+
+    assert [mention.value for mention in found.pids] == ["99999"]
+    assert [mention.value for mention in found.words] == ["vm"]
+
+
+def test_several_messages_are_read_in_their_order() -> None:
+    """A pasted log has more than one."""
+    text = "\n".join(line for kind, line in LINES if kind in {"recorded-pid", "pid-mismatch"})
+
+    assert [one.message.kind for one in readings(text)] == ["recorded-pid", "pid-mismatch"]
+
+
+@pytest.mark.parametrize("text", ["", "hello", "pid", "Recorded pid does not match", "\0\x1b[31m"])
+def test_what_is_not_known_is_not_guessed_at(text: str) -> None:
+    assert readings(text) == []
+
+
+FRAGMENTS = st.sampled_from([line for _, line in LINES] + ["<TaskInstance: ", "pid=", "dag_id='"])
+
+
+@given(st.lists(st.one_of(st.text(), FRAGMENTS)).map("".join))
+def test_no_text_makes_it_fail(text: str) -> None:
+    """Whatever is pasted, there is an answer or none."""
+    for found in readings(text):
+        assert found.message.kind
+        assert all(int(mention.value) >= 0 for mention in found.pids)
+    assert isinstance(bool(names_in(text)), bool)
+
+
+@pytest.mark.parametrize("piece", ["a", " ", "executor ", "pid=", "<TaskInstance: a.b c", "9", "."])
+def test_a_huge_text_is_read_at_once(piece: str) -> None:
+    """No pattern takes longer than the text is long, by and large."""
+    assert readings(piece * 20_000) == []
+
+
+def test_task_instances_are_found_by_the_words_of_all_versions() -> None:
+    """As repr, as fields, as dict, as UUID; ids may have dots."""
+    assert names_in("<TaskInstance: a.group.b manual__1 map_index=3 [running]>").dotted == (
+        "a.group.b",
+        "manual__1",
+        "3",
+    )
+    assert names_in("{'DAG Id': 'a', 'Task Id': 'b.c', 'Run Id': 'r:1+0'}").fields == {
+        "dag_id": "a",
+        "task_id": "b.c",
+        "run_id": "r:1+0",
+    }
+    assert names_in("dag_id=a, task_id=b, map_index=-1,").fields["map_index"] == "-1"
+    assert names_in(f"ti {TI.upper()}").ti_ids == {TI}
+
+
+class Outcome:
+    """What one run of the command line gave."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture
+def explain(capsysbinary: pytest.CaptureFixture[bytes]) -> Any:
+    """Return a function that runs `pidtrail explain` in this process."""
+
+    def run(*args: str | Path) -> Outcome:
+        log.configure("text")
+        status = cli.run(["explain", *(str(arg) for arg in args)])
+        out, err = capsysbinary.readouterr()
+        return Outcome(status, out.decode(), err.decode())
+
+    return run
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Return a recording of the false alarm of 2.x with run_as_user as the own user."""
+    path = tmp_path / "session.db"
+    story, _ = impersonation()
+    recorder = Recorder(path, header())
+    recorder.write(story.events)
+    recorder.close()
+    return path
+
+
+ALARM = "WARNING - Recorded pid {supervisor1} does not match the current pid {runner1}"
+
+
+def alarm() -> str:
+    """Return the line that 2.x prints about the recorded story."""
+    story, _ = impersonation()
+    return ALARM.format(**story.pids)
+
+
+def test_a_message_is_explained_without_a_recording(explain: Any) -> None:
+    done = explain("--message", ALARM.format(supervisor1=1, runner1=2))
+
+    assert (done.status, done.err) == (0, "")
+    for word in ("run_as_user", "impersonation", "2.10.1", "false alarm"):
+        assert word in done.out
+
+
+def test_with_a_recording_the_very_run_and_both_processes_are_found(
+    explain: Any, recording: Path
+) -> None:
+    """The alarm on a real pair: its numbers are the supervisor and the runner, none changed."""
+    done = explain(recording, "--message", alarm())
+
+    assert done.status == 0
+    assert "the supervisor of sales.load try 1" in done.out
+    assert "the runner of sales.load try 1" in done.out
+    assert "impersonation: Recorded PID" in done.out
+
+
+def test_json_has_messages_and_verdicts(explain: Any, recording: Path) -> None:
+    done = json.loads(explain(recording, "--message", alarm(), "--json").out)
+
+    assert done["schema"] == "pidtrail.message/1"
+    assert [one["kind"] for one in done["messages"]] == ["recorded-pid"]
+    assert [one["code"] for one in done["report"]["verdicts"]] == ["impersonation"]
+    assert all(number["seen"] for number in done["messages"][0]["pids"])
+
+
+def test_numbers_that_nobody_had_find_no_run(explain: Any, recording: Path) -> None:
+    done = explain(recording, "--message", ALARM.format(supervisor1=9, runner1=8))
+
+    assert done.status == 0
+    assert "no task instance attempt matches" in done.out
+
+
+def test_a_run_is_found_by_the_names_in_the_message(explain: Any, tmp_path: Path) -> None:
+    """Of two task instances the one that the line names, by repr or by UUID."""
+    path = tmp_path / "two.db"
+    story = Airflow3().run("worker", "runner", ref(1, uuid(1))).exit("runner").idle("worker")
+    story.run("worker", "second", ref(1, TI, map_index=3)).exit("second")
+    recorder = Recorder(path, header())
+    recorder.write(story.events)
+    recorder.close()
+
+    for line in (
+        f"Task instance {TI} is already running",
+        (
+            "Reset the following 1 orphaned TaskInstances: <TaskInstance: sales.load manual__1 "
+            "map_index=3 [running]>"
+        ),
+    ):
+        done = json.loads(explain(path, "--message", line, "--json").out)
+        assert [v["task"]["map_index"] for v in done["report"]["verdicts"]] == [3]
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "says"),
+    [
+        (["--message", "hello"], 1, "recorded-pid"),
+        (["--message", "Task killed!", "--code", "retry"], 2, "--code"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(
+    explain: Any, args: list[str], status: int, says: str
+) -> None:
+    done = explain(*args)
+
+    assert (done.status, done.out) == (status, "")
+    assert done.err.count("\n") == 1
+    assert says in done.err
