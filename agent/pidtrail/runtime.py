@@ -127,12 +127,16 @@ class Session:
         if extra:
             self.deliver([structs.replace(e, seq=self.source.next_seq()) for e in extra])
         if self.healing.is_due(now_ns):
-            before = set(self.live)
-            snapshot = self.source.snapshot()
-            self.healing.compare(before, snapshot, now_ns)
-            self.take_snapshot(snapshot)
+            self.look(now_ns)
         self.turned_ns = now_ns
         return count + len(extra)
+
+    def look(self, now_ns: int) -> None:
+        """Look who is there, after a loss; the turn after it says who is gone."""
+        before = set(self.live)
+        snapshot = self.source.snapshot()
+        self.healing.compare(before, snapshot, now_ns)
+        self.take_snapshot(snapshot)
 
     def drain(self, now_ns: int) -> int:
         """Deliver what the source has, replaced if it is gone; return how many records."""
@@ -183,22 +187,28 @@ class Session:
             labelled.append(event)
             if kind is Title or kind is Exec or kind is Observed:
                 if getattr(event, "dead", False) and event.key is not None:
-                    self.live.discard(event.key)
-                    self.task_logs.forget(event.key)
+                    self.on_end(event.key)
+                    continue
                 self.follow_up(event)
             elif kind is Fork and event.key is not None:
                 self.live.add(event.key)
                 if event.task is not None:
                     self.follow_up(event)
             elif kind is Exit and event.key is not None:
-                self.live.discard(event.key)
-                self.task_logs.forget(event.key)
+                self.on_end(event.key)
             elif isinstance(event, Lost):
                 self.lost += event.count or 0
                 self.healing.on_loss(event.ts_boot_ns)
         self.events += len(labelled)
         for sink in self.sinks:
             sink.write(labelled)
+
+    def on_end(self, key: ProcessKey) -> None:
+        """Take in that a process ended, or was found dead."""
+        self.live.discard(key)
+        self.task_logs.forget(key)
+        if key in self.attribution.labels:
+            self.attribution.on_exit(key)
 
     def follow_up(self, event: Event) -> None:
         """Look for an open task log, and at the database, where a record makes it worthwhile."""
@@ -233,6 +243,8 @@ class Session:
         while time.monotonic() < deadline:
             self.turn()
             time.sleep(TURN_SECONDS)
+        if self.healing.looks_left and not self.source_failed:
+            self.look(self.now_ns())
         if self.claims is not None:
             self.claims.stop()
         self.turn()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from pidtrail.errors import SourceUnavailable
-from pidtrail.events import Event, Exit, Fork, Lost, Observed, ProcessKey
+from pidtrail.events import Event, Exit, Fork, Lost, Observed, ProcessKey, Title
 from pidtrail.runtime import Session
 from pidtrail.sources.source import Source
 from pidtrail.tree import ProcessTree
@@ -183,6 +183,37 @@ def test_looks_are_bounded_however_much_is_lost() -> None:
     turns(made, clock, 10)
 
     assert 1 <= len([event for event in kept.events if isinstance(event, Observed)]) <= 4
+
+
+def test_a_session_that_ends_right_after_a_loss_is_healed() -> None:
+    """The last batch told of the loss: there is one look still, however little time is left."""
+    source = Scripted()
+    made, kept, _ = session(source)
+    source.batches = [[source.fork(10), source.fork(11), source.lost()]]
+    source.there.remove(10)
+
+    made.finish()
+
+    nodes = kept.tree.nodes
+    assert nodes[ProcessKey(10, 10)].ended_ns is not None
+    assert nodes[ProcessKey(11, 11)].ended_ns is None
+
+
+def test_what_is_kept_of_who_was_found_dead_is_bounded() -> None:
+    """A task instance's process whose end was lost has ended, and its label goes in its turn."""
+    source = Scripted()
+    made, _, clock = session(source)
+    title = "airflow task runner: dag task run 1"
+    named: list[Event] = [source.fork(10)]
+    named.append(Title(source.next_seq(), START, "core", 10, 10, title=title))
+    source.batches = [named, [source.lost()]]
+    turns(made, clock, 0.1)
+    assert made.attribution.labels.keys() == {ProcessKey(10, 10)}
+    source.there.remove(10)
+
+    turns(made, clock, 3)
+
+    assert made.attribution.ended.keys() == {ProcessKey(10, 10)}
 
 
 def test_a_source_that_fails_is_replaced_by_the_next() -> None:
