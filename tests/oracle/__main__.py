@@ -31,7 +31,8 @@ def main() -> int:
     found = differences(run, source)
     for line in found:
         print(line)
-    print(f"{len(run.entries)} processes, {len(found)} differences")
+    lives = max(map(len, run.tree.by_pid.values()))
+    print(f"{len(run.entries)} processes, {len(found)} differences, {lives} lives of one number")
     return 1 if found else 0
 
 

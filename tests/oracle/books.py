@@ -14,10 +14,13 @@ from typing import Any
 import msgspec
 
 from pidtrail.events import Event, Lost, ProcessKey
+from pidtrail.sources.core import INITIAL_PID_NS, pid_namespace
 from pidtrail.sources.source import Source
 from pidtrail.tree import Node, ProcessTree
 from tests.oracle.held import Held, wait_for
 
+FIRST = pid_namespace() == INITIAL_PID_NS
+"""Whether we are in the first PID namespace, where a kernel's tid says which thread it is."""
 SIZE = 40
 """Processes in one workload."""
 
@@ -137,9 +140,12 @@ def claims(
     if source.fidelity.has_counters:
         creator = entry.creator if entry.creator != entry.ppid else None
         yield "creator", creator, node.fork.creator_pid
-        threads = [record for record in node.execs if record.old_tid is not None]
-        yield "images from a thread", entry.thread_images, len(threads)
-        yield "numbers", entry.ns_pids, node.ns_pids
+        # In another namespace than the first the books know nothing of the numbers further out.
+        told = node.ns_pids[-len(entry.ns_pids) :] if node.ns_pids and not FIRST else node.ns_pids
+        yield "numbers", entry.ns_pids, told
+        if FIRST:
+            threads = [record for record in node.execs if record.old_tid is not None]
+            yield "images from a thread", entry.thread_images, len(threads)
         # Whose parent may leave at any moment is adopted at a moment that only the kernel knows.
         if not entry.left or entry.parent_at_end != entry.ppid:
             yield "parent at the end", entry.parent_at_end, node.exit.ppid
