@@ -27,6 +27,7 @@ WORDS: Final = {
     "has_wstatus": "the wait status at the end",
     "has_counters": "switches, faults, migrations, CPU time",
     "has_signals": "signals with their sender, OOM victims",
+    "has_reaps": "when the dead process was collected",
     "counts_loss": "its own losses, exactly",
 }
 

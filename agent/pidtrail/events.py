@@ -73,6 +73,7 @@ class Fidelity(msgspec.Struct, frozen=True):
     expected_miss: str | None = None
     has_identity: bool = True
     has_lineage: bool = True
+    has_reaps: bool = True
 
 
 class Root(msgspec.Struct, frozen=True):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pidtrail.sources.source import Source
 
 TURN_SECONDS: Final = 0.04
-QUIET_SECONDS: Final = 0.1
+QUIET_SECONDS: Final = 0.2
 """Without events the loop turns slower: each turn costs some 50 µs."""
 SETTLE_SECONDS: Final = 0.3
 """After the end: sched_process_free runs an RCU grace period after the last reaping."""

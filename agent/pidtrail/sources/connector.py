@@ -65,6 +65,7 @@ class ConnectorSource:
         has_identity=False,
         # The creator under CLONE_PARENT is not told.
         has_lineage=False,
+        has_reaps=False,
         has_wstatus=True,
         has_start_ns=False,
         has_counters=False,

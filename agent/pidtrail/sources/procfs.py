@@ -121,6 +121,7 @@ class ProcfsSource:
             expected_miss=expected_miss(interval_s),
             has_identity=False,
             has_lineage=False,
+            has_reaps=False,
         )
         self.interval_ns = max(1, int(interval_s * SECOND_NS))
         self.proc = ProcDirectory(root)
