@@ -218,9 +218,11 @@ class Correlator:
         Return a process as runner that never said so: a child of a busy supervisor.
 
         It ended, or was killed, before it named itself (up to 7 s after the
-        fork on a cold 3.x worker). Both versions' supervisors fork nothing else.
+        fork on a cold 3.x worker). Both versions' supervisors fork nothing else, but for
+        `sudo rm` of the configuration that 2.x wrote for a run_as_user task
+        (task/task_runner/base_task_runner.py on_finish @ 2.11.2).
         """
-        if node.fork is None or node.birth_parent is None:
+        if node.fork is None or node.birth_parent is None or is_errand(node):
             return None
         claim = self.busy_at(node.birth_parent, node.fork.ts_boot_ns)
         if claim is None or claim.role is not Role.SUPERVISOR or claim.task is None:
@@ -359,6 +361,13 @@ class Correlator:
             for run in self.runs.values():
                 if speaks_of(task, run.task):
                     run.facts.append(fact)
+
+
+def is_errand(node: Node) -> bool:
+    """Return whether a process was forked to become a sudo that runs nothing of Airflow."""
+    if not node.execs or not node.execs[0].argv:
+        return False
+    return node.execs[0].argv[0].rpartition("/")[2] == "sudo" and facts_of(node.execs[0]) is None
 
 
 def role_at(claims: Iterable[Claim], ts_boot_ns: int | None) -> Role:

@@ -44,6 +44,7 @@ FIRST = (
     "mapped",
     "retry",
     "bash",
+    "own_user",
 )
 LAST = "kill_scheduler"
 # Airflow 3.x cannot take a result from a runner without supervisor: its row stays

@@ -16,6 +16,7 @@ CASES = (
     "retry",
     "long",
     "bash",
+    "own_user",
     "reschedule",
     "deferral",
     "mapped",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Session
+
+PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
 
@@ -83,6 +89,41 @@ def test_adoption_of_an_orphan_is_seen(session: Session) -> None:
     assert runner.birth_parent is not None
     assert runner.birth_parent.pid == session.kills["kill_supervisor"]["victim"][0]
     assert runner.reparented_to not in (None, runner.birth_parent.pid)
+
+
+def test_own_user_is_a_false_alarm_of_2_alone(session: Session) -> None:
+    """run_as_user as the own user: the record is right; 2.x compares the supervisor with it."""
+    (verdict,) = session.of("own_user")
+    (runner,) = session.runners("own_user")
+
+    assert verdict.code == ("impersonation" if session.is_2 else "match")
+    assert verdict.recorded[-1].pid == runner.pid
+
+
+def test_false_alarm_in_the_log_leads_to_its_run(session: Session) -> None:
+    """The very line that 2.x wrote is read, and both numbers are found; 3.x writes none."""
+    home = session.recording.with_name("home")
+    logs = [path.read_text() for path in home.rglob("dag_id=case_own_user/**/attempt=1.log")]
+    lines = [line for log in logs for line in log.splitlines() if "Recorded pid" in line]
+    assert logs
+    assert bool(lines) is session.is_2
+    if not lines:
+        return
+
+    told = json.loads(
+        subprocess.run(
+            [PIDTRAIL, "explain", session.recording, "--message", lines[0], "--json"],
+            capture_output=True,
+            check=True,
+        ).stdout
+    )
+
+    (message,) = told["messages"]
+    (supervisor,), (runner,) = (number["seen"] for number in message["pids"])
+    assert supervisor.startswith("the supervisor of case_own_user.t")
+    assert runner.startswith("the runner of case_own_user.t")
+    assert "false alarm" in message["comparison"]
+    assert [one["code"] for one in told["report"]["verdicts"]] == ["impersonation"]
 
 
 def test_every_verdict_names_its_evidence(session: Session) -> None:

@@ -200,12 +200,19 @@ class Story:
         )
         return self
 
-    def fact(self, task: TaskRef, table: str, event: str | None = None) -> Self:
+    def fact(self, task: TaskRef, table: str, event: str | None = None, **detail: Any) -> Self:
         """Let another row of Airflow's say something."""
         seq, now, _ = self.next()
         at = (EPOCH + timedelta(microseconds=now // 1000)).isoformat()
         self.events.append(
-            AirflowFact(seq, now, "airflow-db", task=task, table=table, event=event, at=at)
+            AirflowFact(
+                *(seq, now, "airflow-db"),
+                task=task,
+                table=table,
+                event=event,
+                at=at,
+                detail=detail or None,
+            )
         )
         return self
 

@@ -55,6 +55,18 @@ def test_a_runner_of_a_new_interpreter_is_a_match() -> None:
     assert [verdict.code for verdict in story.judge().verdicts] == ["match"]
 
 
+def test_an_errand_of_the_supervisor_is_no_runner() -> None:
+    """2.x removes the configuration of a run_as_user task with sudo, beside its runner."""
+    story = Airflow2().start("1", 7, run_as_own_user=True).report(ref(), "running", "runner1")
+    story.wait(9).exit("runner1").fork("supervisor1", "sudo").exec("sudo", "sudo", "rm", "/tmp/x")
+    story.exit("sudo").report(ref(), "success", "runner1")
+
+    verdict = story.verdict()
+
+    assert verdict.code == "impersonation"
+    assert [p.pid for p in verdict.processes if p.role == "runner"] == [story.pids["runner1"]]
+
+
 def test_a_false_alarm_that_killed_is_told() -> None:
     """Up to 2.10.0 the supervisor ends its runner over it."""
     story = Airflow2().start("1", 7, run_as_own_user=True).report(ref(), "running", "runner1")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.unit.example_stories import (
     FAILED,
     aborted_start,
@@ -152,6 +154,21 @@ def test_a_heartbeat_timeout_of_a_dead_process_says_when_it_died() -> None:
 
     assert verdict.code == "heartbeat-timeout"
     assert "was ended by SIGKILL 300.0 s before" in verdict.summary
+
+
+LIMIT = "Task did not emit heartbeat within time limit (300 seconds) and will be terminated."
+
+
+@pytest.mark.parametrize(("waited", "code"), [(4.5, "retry"), (301, "heartbeat-timeout")])
+def test_a_limit_that_had_not_passed_is_not_why(waited: float, code: str) -> None:
+    """2.x says `heartbeat timeout` at once of a runner that was killed; it just failed."""
+    story = Airflow2().start("1", 3).report(ref(), "running", "runner1")
+    story.exit("runner1", signal.SIGKILL).exit("supervisor1").wait(waited)
+    story.fact(ref(), "log", "heartbeat timeout", extra=LIMIT)
+    story.report(ref(), "up_for_retry", "runner1")
+    story.start("2", 4, log=2).report(ref(2), "running", "runner2").exit("runner2")
+
+    assert story.verdict(1).code == code
 
 
 def test_a_heartbeat_timeout_of_a_later_try_is_not_this_ones() -> None:

@@ -252,7 +252,8 @@ TABLE: Final[tuple[Message, ...]] = (
         words(r"\bheartbeat timeout\b"),
         "2.10 and newer, 3.x",
         "audit log",
-        "The scheduler gave the task instance up for want of a heartbeat.",
+        "The scheduler gave the task instance up for want of a heartbeat. 2.x also says so at once "
+        "of a runner that was killed, and names a limit that had not passed.",
         "Real for Airflow, but its process need not be dead.",
         "See whether the process had ended, and who ended it.",
         ("heartbeat-timeout", "orphaned-still-running"),

@@ -8,19 +8,22 @@ for one that lived on after what supervised it (orphaned-still-running).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from pidtrail.clock import NS_PER_SECOND
-from pidtrail.verdict.case import FINAL_STATES, PARKED_STATES, WAITING_STATES, Case
+from pidtrail.verdict.case import FINAL_STATES, PARKED_STATES, SUPERVISING, WAITING_STATES, Case
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 
 if TYPE_CHECKING:
     from pidtrail.correlate import Member, TaskRun
-    from pidtrail.events import Record, TaskReported
+    from pidtrail.events import AirflowFact, Record, TaskReported
 
 HEARTBEAT_TIMEOUT: Final = "heartbeat timeout"
 """Audit name (log.event) of the scheduler's purge (scheduler_job_runner.py, 2.10 and 3.x)."""
+LIMIT: Final = re.compile(r"\(([0-9]{1,9})(?:\.[0-9]{1,9})? seconds\)")
+"""The limit in the `extra` of that row."""
 TOGETHER_NS: Final = 5_000_000_000
 """A runner that ends this soon around its worker's end went down with it."""
 CLEAR_EVENTS: Final = (
@@ -41,7 +44,10 @@ def heartbeat_timeout(case: Case) -> Finding | None:
     Concludes: the scheduler gave the attempt up (2.x calls it a zombie), whether
     its process had died or lived on unheard.
     Needs: the audit row `heartbeat timeout`, written from the attempt's start to
-    the next one's; the kernel's word on what the process was doing then.
+    the next one's; the kernel's word on what the process was doing then. 2.x
+    writes that row also at once when a process died whose job had ended, and
+    names a limit that had not passed (scheduler_job_runner.py
+    _find_task_instances_without_heartbeats @ 2.11.2): then it is a plain failure.
     Cannot tell: why a living process was not heard: a killed supervisor is seen,
     an api-server or database that did not answer is not. Limits: [scheduler]
     task_instance_heartbeat_timeout, in 2.x scheduler_zombie_task_threshold (300 s).
@@ -50,7 +56,7 @@ def heartbeat_timeout(case: Case) -> Finding | None:
     until = last_sign(later) if later is not None else case.ended_ns
     rows = [
         fact for fact in case.events_named(HEARTBEAT_TIMEOUT)
-        if beginning(case.run) <= fact.ts_boot_ns <= until
+        if beginning(case.run) <= fact.ts_boot_ns <= until and not is_premature(case, fact)
     ]  # fmt: skip
     if not rows:
         return None
@@ -74,6 +80,20 @@ def heartbeat_timeout(case: Case) -> Finding | None:
         f"Airflow gave {case.name()} up for want of a heartbeat: {words}{then}.",
         [*runner_facts(case), rows[-1], *(later_evidence(later) if later is not None else ())],
     )  # fmt: skip
+
+
+def is_premature(case: Case, fact: AirflowFact) -> bool:
+    """Return whether Airflow speaks of a limit that no heartbeat can have been late by."""
+    limit = LIMIT.search(str((fact.detail or {}).get("extra")))
+    if limit is None or case.runner is None:
+        return False
+    node = case.runner.node
+    gone = [n.ended_ns for n in case.chain(node)[1:] if case.role(n) in SUPERVISING]
+    ends = [ns for ns in (node.ended_ns, *gone) if ns is not None]
+    at_ns = case.boot_ns(fact.at) or fact.ts_boot_ns
+    heard_ns = min((ns for ns in ends if ns <= at_ns), default=None)
+    # Nobody sends a heartbeat for a dead process, and a dead supervisor sends none.
+    return heard_ns is not None and at_ns - heard_ns < int(limit[1]) * NS_PER_SECOND * 9 // 10
 
 
 def orphan_reset(case: Case) -> Finding | None:

@@ -7,7 +7,9 @@ Each task notes which process it is (`demo.witness`) where its user code runs.
 from __future__ import annotations
 
 import datetime as dt
+import getpass
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ except ImportError:  # Airflow 2.x has them in its core
     from airflow.triggers.temporal import TimeDeltaTrigger
 
 from demo.witness import read_notes, write_note
+
+# 2.x starts the task of another user, or of one named at all, as `airflow` by its PATH.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 SECOND = dt.timedelta(seconds=1)
 POKES = 3
@@ -103,6 +108,10 @@ with dag("retry"):
 
 with dag("long"):
     PythonOperator(task_id="t", python_callable=run_for, op_args=[14])
+
+with dag("own_user"):
+    # Longer than a heartbeat: that is when 2.x compares the pids.
+    PythonOperator(task_id="t", python_callable=run_for, op_args=[8], run_as_user=getpass.getuser())
 
 with dag("bash"):
     NotingBash(task_id="t", bash_command="(echo one; sleep 1; echo two) | cat | wc -l")
