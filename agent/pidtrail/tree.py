@@ -47,7 +47,8 @@ from pidtrail.events import (
 
 MAX_FACTS: Final = 4096
 """Of a kind, per process; the newest stay. A worker of thousands of tasks has as many titles."""
-
+MAX_LINEAGE: Final = 100
+"""Ended ancestors that forget() keeps of who stays; under Airflow there are some ten."""
 
 FactT = TypeVar("FactT", bound=Record)
 
@@ -305,17 +306,24 @@ class ProcessTree:
         """
         Drop processes that ended before an instant, and return how many.
 
-        Those in `held` stay, and so does an ancestor of someone who lives, for
-        lineage. The order of forgetting does not matter to who is left.
+        Those in `held` stay, and so do the ancestors of all who stay, for lineage:
+        MAX_LINEAGE of them, or a daemon that forks its successor and ends would
+        keep all its generations. The order of forgetting does not matter to who is left.
         """
-        gone = [
-            node.key
+        kept = [
+            node
             for node in self.nodes.values()
-            if node.ended_ns is not None
-            and node.ended_ns < before_ns
-            and node.key not in held
-            and not self.born_of.get(node.key)
+            if node.ended_ns is None or node.ended_ns >= before_ns or node.key in held
         ]
+        lineage = {node.key for node in kept}
+        for node in kept:
+            ancestor: Node | None = node
+            for _ in range(MAX_LINEAGE):
+                ancestor = self.node(ancestor.first_parent) if ancestor is not None else None
+                if ancestor is None:
+                    break
+                lineage.add(ancestor.key)
+        gone = self.nodes.keys() - lineage
         for key in gone:
             node = self.nodes.pop(key)
             numbers = self.by_pid[key.pid]
