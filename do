@@ -25,6 +25,7 @@ usage: ./do TARGET [ARGUMENT...]        (or: make TARGET ARGS="ARGUMENT...")
   format          let ruff lay out the Python files
   bench           measure pidtrail beside forkstat and bpftrace, as JSON (root)
   fuzz [SECONDS]  look for inputs that break a parser, some seconds for each
+  endure          a million processes under one tracer, its memory watched (root; minutes)
   bpf             compile the BPF programs into agent/pidtrail/bpf/
   wheel           build dist/pidtrail-VERSION-py3-none-any.whl
   bare SUITE ..   run targets in a new, empty Debian or Ubuntu root, e.g. ./do bare trixie setup
@@ -321,6 +322,10 @@ fuzz)
     .venv/bin/uv pip install --quiet --python $PYTHON atheris 2>"$LOGS/atheris.log" ||
         say "no atheris here (log: $LOGS/atheris.log)"
     $PYTHON -m tests.fuzz "$@"
+    ;;
+endure)
+    prepare
+    $PYTHON -m tests.endurance "$@"
     ;;
 bpf)
     prepare
