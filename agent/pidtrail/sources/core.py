@@ -203,11 +203,17 @@ class CoreSource:
         data, records = self.ring.read()
         parse = self.parser.parse
         seq = self.seq
-        events = []
+        events: list[Event] = []
+        spoiled = []
         for offset, length in records:
             seq += 1
-            events.append(parse(data, offset, length, seq))
+            try:
+                events.append(parse(data, offset, length, seq))
+            except wire.WireError as error:
+                spoiled.append(error)
         self.seq = seq
+        if spoiled:
+            events.append(self.lost(len(spoiled), now_ns, str(spoiled[0])))
         self.append_losses(events, now_ns)
         return events
 
