@@ -145,6 +145,26 @@ def test_a_stale_event_that_keeps_the_next_poke_from_starting() -> None:
     assert story.verdict().code == "stale-executor-event"
 
 
+def test_a_stale_event_after_a_deferral_and_a_refused_start() -> None:
+    """
+    As seen on 3.3.2: a trigger that fires when the deferred process is reaped.
+
+    The resumed process is started all the same; its start is refused, for the
+    row has failed already.
+    """
+    task = ref(1, uuid(1))
+    story = three().report(task, "deferred", "runner").exit("runner").wait(3.4)
+    story.report(task, "queued", "runner").wait(1.6).reap("runner", 5_038_694_559).wait(0.1)
+    failed_at = at(story.now_ns)
+    story.fact(task, "log", "state mismatch").report(task, "failed", "runner", end_date=failed_at)
+    refuse(story.idle("worker").worker("scheduler", "worker2"), "worker2", "refused")
+
+    verdict = story.verdict()
+
+    assert verdict.code == "stale-executor-event"
+    assert f"{story.pids['refused']}, was refused and killed" in verdict.summary
+
+
 def test_a_heartbeat_timeout_of_a_dead_process_says_when_it_died() -> None:
     """Supervisor and runner are gone, and the row runs on until Airflow notices."""
     story = three().exit("runner", signal.SIGKILL).exit("worker", signal.SIGKILL).wait(300)

@@ -206,6 +206,9 @@ def late_finding(
     """Return the finding of a stale event."""
     zombie = (node.reap.zombie_ns or 0) / NS_PER_SECOND if node.reap is not None else 0
     then = "the next one was queued"
+    if case.refused:
+        then += f"; the process that was started for that, {case.refused[-1].node.key.pid}, was"
+        then += " refused and killed"
     if following:
         later = following[0].node
         begun = later.started_ns or 0

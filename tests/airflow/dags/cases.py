@@ -36,7 +36,8 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 SECOND = dt.timedelta(seconds=1)
 POKES = 3
 # A 3.3.2 worker may collect its runner five seconds late, and then reports the poke
-# before as ended while the next is queued, which fails the task (airflow#66374).
+# before as ended while the next is queued, which fails the task (airflow#66374). The
+# same with a deferral whose trigger fires then.
 POKE_INTERVAL_S = 9
 
 
@@ -96,7 +97,7 @@ class Deferring(BaseOperator):
     def execute(self, context: Any) -> None:
         """Note the process that ends here."""
         write_note(context, "begin")
-        self.defer(trigger=TimeDeltaTrigger(4 * SECOND), method_name="resume")
+        self.defer(trigger=TimeDeltaTrigger(POKE_INTERVAL_S * SECOND), method_name="resume")
 
     def resume(self, context: Any, event: Any = None) -> None:
         """Note the process that goes on."""
