@@ -166,7 +166,16 @@ def hang_up() -> int:
 
 
 def complain(message: str, status: int) -> int:
-    """Say in one line on stderr what is wrong, and return the status."""
+    """
+    Say in one line on stderr what is wrong, and return the status.
+
+    What stdout still holds is handed over first, or given up where it cannot
+    be: at its exit the interpreter would try again, and make the status 120.
+    """
     with contextlib.suppress(OSError):
         click.echo(f"pidtrail: {visible(message)}", err=True)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        hang_up()
     return status
