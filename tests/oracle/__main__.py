@@ -9,13 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 
+from pidtrail.sources.bcc import BccSource
 from pidtrail.sources.connector import ConnectorSource
 from pidtrail.sources.core import CoreSource
 from pidtrail.sources.source import Source
 from tests.oracle.books import SIZE, differences, watch
 
-SOURCES: dict[str, Callable[[], Source]] = {"core": CoreSource, "connector": ConnectorSource}
+SOURCES: dict[str, Callable[[], Source]] = {
+    "core": CoreSource,
+    "bcc": BccSource,
+    "bcc-perf": partial(BccSource, transport="perf"),
+    "bcc-arguments": partial(BccSource, structures=False),
+    "connector": ConnectorSource,
+}
 
 
 def main() -> int:

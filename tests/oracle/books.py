@@ -125,17 +125,19 @@ def claims(
     entry: Entry, node: Node, tree: ProcessTree, source: Source
 ) -> Iterator[tuple[str, object, object]]:
     """Yield (what, value in the books, value in the tree), as far as a source can know it."""
-    assert node.fork is not None, f"{entry} was never born"
-    assert node.exit is not None, f"{entry} never ended"
+    if node.fork is None or node.exit is None:
+        yield "birth and end", (True, True), (node.fork is not None, node.exit is not None)
+        return
     if node.key.start_ticks is not None:
         yield "start", entry.start, node.key.start_ticks
     parent = node.birth_parent
-    assert parent is not None
-    yield "birth parent", entry.ppid, parent.pid
-    if parent.start_ticks is not None:
+    if parent is not None or source.fidelity.has_lineage:
+        yield "birth parent", entry.ppid, parent.pid if parent else None
+        yield "a birth parent in the tree", True, parent in tree.nodes
+    if parent is not None and parent.start_ticks is not None:
         yield "start of the birth parent", entry.parent_start, parent.start_ticks
-    yield "a birth parent in the tree", True, parent in tree.nodes
-    yield "wait status", entry.wstatus, node.exit.wstatus
+    if source.fidelity.has_wstatus:
+        yield "wait status", entry.wstatus, node.exit.wstatus
     yield "program images", entry.images, len(node.execs)
     if source.fidelity.has_counters:
         creator = entry.creator if entry.creator != entry.ppid else None

@@ -6,11 +6,16 @@ A failure names the seed; `python -m tests.oracle --seed N [--source S]` shows i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from msgspec import structs
 
+from pidtrail.sources.bcc import BccSource
 from pidtrail.sources.connector import ConnectorSource
 from pidtrail.sources.core import CoreSource
+from pidtrail.sources.source import Source
 from tests.oracle.books import Run, differences, watch
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(120)]
@@ -31,9 +36,24 @@ def test_core_agrees_with_the_books(first: int) -> None:
     assert differences(watch(source, first, AT_ONCE), source) == []
 
 
-def test_connector_agrees_with_the_books() -> None:
-    """What it claims to know: processes, births, images, ends, and a start it knows is right."""
-    source = ConnectorSource()
+OTHERS: list[tuple[str, Callable[[], Source], list[pytest.MarkDecorator]]] = [
+    ("connector", ConnectorSource, []),
+    ("bcc", BccSource, [pytest.mark.needs_bcc]),
+    ("bcc-perf", partial(BccSource, transport="perf"), [pytest.mark.needs_bcc]),
+    (
+        "bcc-arguments",
+        partial(BccSource, structures=False),
+        [pytest.mark.needs_bcc, pytest.mark.needs_tracefs],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, id=name, marks=marks) for name, make, marks in OTHERS]
+)
+def test_the_others_agree_as_far_as_they_claim_to_know(make: Callable[[], Source]) -> None:
+    """Processes, births, images, ends; what a source says that it knows is right."""
+    source = make()
     assert differences(watch(source, 1, AT_ONCE), source) == []
 
 
