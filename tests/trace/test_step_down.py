@@ -1,0 +1,122 @@
+"""A source that is lost while it runs is replaced, and the session goes on: with the real ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pidtrail.events import Event, Exec, Lost
+from pidtrail.runtime import Session
+from pidtrail.sources.connector import ConnectorSource
+from pidtrail.sources.core import CoreSource
+from pidtrail.sources.ladder import make
+from pidtrail.sources.procfs import ProcfsSource
+from pidtrail.sources.source import Source
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf]
+PATIENCE_S = 20
+
+
+class Kept:
+    """A sink that keeps."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, events: list[Event]) -> None:
+        """Keep a batch."""
+        self.events += events
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+@pytest.fixture
+def shell() -> Iterator[subprocess.Popen[str]]:
+    """Return a shell that runs what it is told."""
+    process = subprocess.Popen(["sh"], stdin=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def opens(name: str) -> Callable[[str, object], Source]:
+    """Return a way down that leads to one source."""
+
+    def step_down(_failed: str, pids: object) -> Source:
+        assert isinstance(pids, list)
+        source = make(name)
+        source.open(pids)
+        return source
+
+    return step_down
+
+
+def turn_until(session: Session, condition: Callable[[], bool]) -> None:
+    """Turn the loop until something holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        session.turn()
+        time.sleep(0.02)
+
+
+def tell(shell: subprocess.Popen[str], command: str) -> None:
+    """Have the shell run something."""
+    assert shell.stdin is not None
+    shell.stdin.write(f"{command}\n")
+    shell.stdin.flush()
+
+
+def execs(kept: Kept) -> list[str | None]:
+    """Return which sources told of programs that were started."""
+    return [event.origin for event in kept.events if isinstance(event, Exec)]
+
+
+def test_programs_that_are_detached_are_noticed(shell: subprocess.Popen[str]) -> None:
+    """Without its links `core` would be silent for ever; it says so, and the connector goes on."""
+    source = CoreSource()
+    source.open([shell.pid])
+    kept = Kept()
+    session = Session(source, [kept], None, opens("connector"))
+    session.start()
+    tell(shell, "/bin/true")
+    turn_until(session, lambda: execs(kept) == ["core"])
+
+    so = source.objects[0].so
+    for link in source.objects[0].links:
+        os.close(so.bpf_link__fd(link))
+    turn_until(session, lambda: session.source.name == "connector")
+    tell(shell, "/bin/true")
+    turn_until(session, lambda: execs(kept) == ["core", "connector"])
+    session.finish()
+
+    lost = [event for event in kept.events if isinstance(event, Lost)]
+    assert len(lost) == 1
+    assert "detached" in (lost[0].reason or "")
+    numbers = [event.seq for event in kept.events]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_closed_netlink_socket_is_survived(shell: subprocess.Popen[str]) -> None:
+    """The connector's socket is gone; polling goes on from who is alive."""
+    source = ConnectorSource()
+    source.open([shell.pid])
+    kept = Kept()
+    session = Session(source, [kept], None, opens("procfs"))
+    session.start()
+    tell(shell, "/bin/true")
+    turn_until(session, lambda: execs(kept) == ["connector"])
+
+    assert source.socket is not None
+    source.socket.close()
+    turn_until(session, lambda: isinstance(session.source, ProcfsSource))
+    tell(shell, "exec sleep 30")
+    turn_until(session, lambda: execs(kept) == ["connector", "procfs"])
+    session.finish()
+
+    assert [event.count for event in kept.events if isinstance(event, Lost)] == [None]
