@@ -12,6 +12,7 @@ import pytest
 
 from pidtrail.clock import TICK_NS
 from pidtrail.events import Event, Exit, Fork, Observed
+from pidtrail.sources.bcc import BccSource
 from pidtrail.sources.connector import ConnectorSource
 from pidtrail.sources.core import CoreSource
 from pidtrail.sources.source import Source
@@ -21,6 +22,7 @@ GROUPS, SIZE, WORKERS = 40, 49, 3
 SOURCES = [
     pytest.param(CoreSource, marks=pytest.mark.needs_bpf, id="core"),
     pytest.param(ConnectorSource, id="connector"),
+    pytest.param(BccSource, marks=pytest.mark.needs_bcc, id="bcc"),
 ]
 Person = tuple[int, int]
 
