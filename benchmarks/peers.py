@@ -198,6 +198,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "agent")}
 
 
+def no_execsnoop() -> str:
+    """Return why bcc's execsnoop is not among the tools."""
+    if not Path("/sys/kernel/tracing/kprobe_events").exists():
+        return "attaches to kprobes, and this kernel has none (CONFIG_KPROBES)"
+    return "prints execs only, and the storm has none"
+
+
 TOOLS: list[Tool] = [
     Pidtrail(),
     Forkstat(),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Storm, Took, Watched
-from benchmarks.peers import TOOLS, Pidtrail, Tool
+from benchmarks.peers import TOOLS, Pidtrail, Tool, no_execsnoop
 
 FORKS = 60_000
 PAIRED_FORKS = 10_000
@@ -156,7 +156,7 @@ def main() -> None:
     """Measure everything and print the document."""
     options = parse_arguments()
     tools: dict[str, Any] = {}
-    skipped: dict[str, str] = {}
+    skipped = {"execsnoop": no_execsnoop()}
     with tempfile.TemporaryDirectory(prefix="pidtrail-bench-") as name:
         place = Path(name)
         for tool in TOOLS:
