@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -41,13 +42,21 @@ def listen(receive_bytes: int) -> socket.socket:
 
 
 def say_counters() -> None:
-    """Make the kernel send one message from each CPU, so that its counter is known."""
+    """
+    Make the kernel send one message from each CPU, so that its counter is known.
+
+    Where that is not allowed (a /proc that cannot be written, a seccomp filter), a counter is
+    known with the next message that its CPU sends anyway.
+    """
     allowed = os.sched_getaffinity(0)
     comm = Path("/proc/thread-self/comm")
-    name = comm.read_text()
     try:
+        name = comm.read_text()
         for cpu in allowed:
             os.sched_setaffinity(0, {cpu})
             comm.write_text(name)
+    except OSError:
+        return
     finally:
-        os.sched_setaffinity(0, allowed)
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, allowed)
