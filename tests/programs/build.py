@@ -19,7 +19,7 @@ FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread")
 def program(name: str) -> Path:
     """Return the path of a compiled program, after compiling it if it is older than its source."""
     source, made = HERE / f"{name}.c", BINARIES / name
-    newest = max(source.stat().st_mtime, (HERE / "say.h").stat().st_mtime)
+    newest = max(path.stat().st_mtime for path in (source, *HERE.glob("*.h")))
     if made.exists() and made.stat().st_mtime >= newest:
         return made
     BINARIES.mkdir(parents=True, exist_ok=True)
