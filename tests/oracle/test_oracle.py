@@ -51,8 +51,12 @@ OTHERS: list[tuple[str, Callable[[], Source], list[pytest.MarkDecorator]]] = [
 @pytest.mark.parametrize(
     "make", [pytest.param(make, id=name, marks=marks) for name, make, marks in OTHERS]
 )
-def test_the_others_agree_as_far_as_they_claim_to_know(make: Callable[[], Source]) -> None:
+def test_the_others_agree_as_far_as_they_claim_to_know(
+    make: Callable[[], Source], request: pytest.FixtureRequest
+) -> None:
     """Processes, births, images, ends; what a source says that it knows is right."""
+    if request.node.get_closest_marker("needs_tracefs") is not None:
+        request.getfixturevalue("tracefs")
     source = make()
     assert differences(watch(source, 1, AT_ONCE), source) == []
 
