@@ -64,7 +64,7 @@ class Pidtrail:
     def start(self, pid: int, place: Path) -> Watched:
         """Start it and wait for the log line that says it is attached."""
         (place / "session.db").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pidtrail", "--log-format", "json", "trace"]
+        command = [sys.executable, "-m", "pidtrail", "trace"]
         command += ["--source", self.source]
         command += ["--format", "none", "-o", str(place / "session.db"), "--pid", str(pid)]
         log = place / "pidtrail.log"
@@ -74,7 +74,7 @@ class Pidtrail:
                 command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment()
             )
         watched = Watched(process, started)
-        watched.ready(lambda _: b'"attached"' in log.read_bytes())
+        watched.ready(lambda _: b"attached" in log.read_bytes())
         return watched
 
     def seen(self, place: Path) -> Counter[str]:

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,11 @@ from pidtrail.sources.bcc_program import headers, load_module
 # A busy machine is slow at times; that is not what a property is about.
 hypothesis.settings.register_profile("pidtrail", deadline=None)
 hypothesis.settings.load_profile("pidtrail")
+
+# A shell starts what it puts in the background with SIGINT ignored, and that is inherited over
+# execve (POSIX 2.11): programs under test would not hear the Ctrl-C that a test sends them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 CAP_PERFMON, CAP_BPF, CAP_SYS_ADMIN = 38, 39, 21
