@@ -248,6 +248,11 @@ class ProcessTree:
         living = [node for node in self.with_pid(pid) if node.alive_at(ts_boot_ns)]
         return living[-1] if living else None
 
+    def latest(self, pid: int, ts_boot_ns: int) -> Node | None:
+        """Return the last process that had this number up to an instant, alive or not, or None."""
+        born = [node for node in self.with_pid(pid) if (node.started_ns or 0) <= ts_boot_ns]
+        return born[-1] if born else None
+
     def children(self, key: ProcessKey) -> list[Node]:
         """Return the processes born of this one, oldest first."""
         return [self.nodes[child] for child in sorted(self.born_of.get(key, ()), key=order)]
@@ -289,7 +294,9 @@ class ProcessTree:
             # equal number is the parent itself: it ends before its orphans are given away.
             if first is not None and first.pid == last.ppid:
                 return first
-            owner = self.at(last.ppid, last.ts_boot_ns)
+            # A parent that ends at the same moment keeps its children until exit_notify, which
+            # comes after its own exit record (kernel/exit.c do_exit).
+            owner = self.at(last.ppid, last.ts_boot_ns) or self.latest(last.ppid, last.ts_boot_ns)
             return owner.key if owner is not None else ProcessKey(last.ppid, None)
         told = last.parent_key if isinstance(last, Fork) else None
         key = told or ProcessKey(last.ppid, last.parent_start_ticks)
