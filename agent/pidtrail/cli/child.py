@@ -12,7 +12,6 @@ import errno
 import os
 import select
 import signal
-import time
 from typing import TYPE_CHECKING
 
 from pidtrail.errors import CommandError
@@ -107,8 +106,7 @@ class Child:
         if self.go >= 0:
             os.close(self.go)
             self.go = -1
-        deadline = time.monotonic() + 5
-        self.wait(max(0.0, deadline - time.monotonic()))
+        self.wait(5)
 
     @property
     def exit_status(self) -> int:

@@ -39,7 +39,7 @@ MAX_SHOWN_EVENTS = 300_000
 """The tree at the end is for people; beyond this it is too long to read and slow to make."""
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command()
 @click.option(
     "--source",
     "source_name",
@@ -290,7 +290,7 @@ class Trace:
         numbers, self.signals = self.signals, []
         if self.child is None:
             return True
-        if signal.SIGINT in numbers and not (sys.stdin.isatty() and sys.stdin is not None):
+        if signal.SIGINT in numbers and not (sys.stdin is not None and sys.stdin.isatty()):
             self.child.send(signal.SIGINT)
         if signal.SIGTERM in numbers or signal.SIGHUP in numbers:
             self.child.send(signal.SIGTERM)

@@ -127,7 +127,7 @@ class Parser:
             parent_start // TICK_NS,
             creator if creator and creator != ppid else None,
             text(fields[18]),
-            list(fields[10 : 11 + level]) if level < NS_LEVELS else None,
+            ns_numbers(level, fields[10:18]),
             pid_ns or None,
             cgroup_id or None,
         )
