@@ -17,19 +17,17 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from demo import ROOT
 from demo.airflow3 import database_url as sqlite_url
 from demo.airflow3 import migrated_template
 from demo.airflow_host import free_ports
 from demo.environment import InstallError, install
 from demo.postgres import database_url as postgres_url
-from demo.processes import StageError, clear_leftovers
+from demo.processes import StageError
 from demo.witness import Note, read_notes
-from pidtrail.verdict.model import ProcessReport, Report, Verdict
+from pidtrail.verdict.model import ProcessReport, Verdict
+from tests.airflow.tracing import explain, trace
 
-PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 SESSION_TIMEOUT_S = 210
-EXPLAIN_TIMEOUT_S = 60
 FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
 
 
@@ -81,9 +79,9 @@ class Session(NamedTuple):
 
 
 def play(version: str, folder: Path) -> Session:
-    """Trace all cases on one Airflow; explain the recording. Fails the test if it does not work."""
+    """Trace all cases on one Airflow; explain the recording. Raises one of `FAILURES`."""
     release = install(version)
-    home, result, recording = folder / "home", folder / "result.json", folder / "session.db"
+    home, result = folder / "home", folder / "result.json"
     driver = [sys.executable, "-m", "tests.airflow.driver", version, str(home), str(result)]
     if version.startswith("2."):
         (port,) = free_ports(1)
@@ -92,37 +90,14 @@ def play(version: str, folder: Path) -> Session:
     else:
         migrated_template(release)
         database = sqlite_url(home)
-    options = ["--format", "none", "--migrations", "--airflow-db", database, "-o", str(recording)]
-    log = folder / "trace.log"
-    with log.open("wb") as output:
-        trace = subprocess.Popen(
-            [str(PIDTRAIL), "trace", *options, "--", *driver],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            status = trace.wait(SESSION_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            trace.terminate()
-            trace.wait(40)
-            clear_leftovers()
-            status = -1
-    if status:
-        pytest.fail(f"trace: status {status}\n{log.read_text(errors='replace')}", pytrace=False)
-    explained = subprocess.run(
-        [str(PIDTRAIL), "explain", str(recording), "--json"],
-        capture_output=True,
-        check=True,
-        timeout=EXPLAIN_TIMEOUT_S,
+    recording = trace(
+        folder, driver, "--migrations", "--airflow-db", database, timeout_s=SESSION_TIMEOUT_S
     )
-    (folder / "verdicts.json").write_bytes(explained.stdout)
     played = json.loads(result.read_bytes())
     return Session(
         version=version,
         recording=recording,
-        verdicts=msgspec.json.decode(explained.stdout, type=Report).verdicts,
+        verdicts=explain(recording),
         notes=read_notes(home / "notes"),
         kills=played["kills"],
         flips=played["flips"],
@@ -136,7 +111,7 @@ def _played_once(version: str, base: Path) -> Session | str:
     # A failure is remembered too: twenty tests must not wait for it twenty times.
     try:
         return play(version, folder)
-    except (*FAILURES, pytest.fail.Exception) as error:
+    except FAILURES as error:
         return f"{type(error).__name__}: {error}"
 
 
