@@ -284,6 +284,7 @@ class Observed(Record, frozen=True, gc=False, tag="observed"):
 
     `env` holds allow-listed variables only (`AIRFLOW_CTX_*`). `log_path` is an
     open Airflow task log. `dead` is True for a process that was a zombie then.
+    `cgroup` is the one path of /proc/PID/cgroup that tells most (container.py).
     """
 
     ppid: int | None = None

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from pidtrail.clock import TICK_NS
+from pidtrail.container import Place, place_of
 from pidtrail.events import (
     Event,
     Exec,
@@ -147,6 +148,20 @@ class Node:
             if record is not None and record.ns_pids is not None:
                 return record.ns_pids
         return None
+
+    @property
+    def pid_ns(self) -> int | None:
+        """The inode of its innermost PID namespace, which it keeps for life."""
+        for record in (self.fork, *self.observed):
+            if record is not None and record.pid_ns is not None:
+                return record.pid_ns
+        return None
+
+    @property
+    def cgroup(self) -> str | None:
+        """The path of its cgroup that was seen last; it can be moved, and does not notice."""
+        seen = [record.cgroup for record in self.observed if record.cgroup is not None]
+        return seen[-1] if seen else None
 
     @property
     def log_paths(self) -> list[Observed]:
@@ -275,6 +290,25 @@ class ProcessTree:
             found.append(node)
             node = self.node(node.first_parent)
         return found
+
+    def place(self, node: Node) -> Place:
+        """
+        Return which container, pod and unit a process is in, as far as it is known.
+
+        By its own cgroup, or that of the nearest ancestor that was seen in a container,
+        if both are in one PID namespace: a child is born in its parent's cgroup
+        (cgroups(7)), and a runtime moves who enters a container before it makes the
+        namespace. Who comes in later (docker exec) has its parent outside.
+        """
+        if node.cgroup is not None or node.pid_ns is None:
+            return place_of(node.cgroup or "")
+        for ancestor in self.lineage(node.key)[1:]:
+            if ancestor.pid_ns != node.pid_ns:
+                break
+            place = place_of(ancestor.cgroup or "")
+            if place.is_contained:
+                return place
+        return Place()
 
     def parent(self, node: Node) -> ProcessKey | None:
         """

@@ -27,7 +27,7 @@ LAYERS = (
     "airflow.identify | codec | config",
     "airflow.commands",
     "airflow.facts",
-    "events | clock | errors | redact",
+    "events | clock | errors | redact | container",
     "bpf",
 )
 
@@ -41,7 +41,7 @@ NEIGHBOURS = {
 # No I/O, no clock, no threads: time and facts reach these inside records.
 PURE = {
     *("tree", "attribution", "healing", "correlate", "verdict", "codec", "events", "clock"),
-    *("redact", "airflow.identify", "airflow.commands", "airflow.facts"),
+    *("redact", "container", "airflow.identify", "airflow.commands", "airflow.facts"),
 }
 IMPURE_MODULES = {
     *("asyncio", "ctypes", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random"),

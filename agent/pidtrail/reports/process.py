@@ -39,6 +39,7 @@ class Process(msgspec.Struct, frozen=True):
     `ppid` is the parent by the last word on it, `birth_parent` by lineage, and
     `reparented_to` is set where the two differ. `started` of a process that was
     there before tracing is as exact as its source: to a clock tick or better.
+    `container`, `pod_uid` and `unit` are read from the name of its cgroup.
     `sender` is who sent the signal that ended it.
     """
 
@@ -54,6 +55,9 @@ class Process(msgspec.Struct, frozen=True):
     title: str | None
     argv: list[str] | None
     ns_pids: list[int] | None
+    container: str | None
+    pod_uid: str | None
+    unit: str | None
     started: str | None
     ended: str | None
     exit_code: int | None
@@ -125,6 +129,7 @@ def process_of(tree: ProcessTree, node: Node, header: Header, label: Label = NOT
     offset = header.wall_offset_ns
     birth, parent, end = node.first_parent, tree.parent(node), node.exit
     started, ended = node.started_ns, node.ended_ns
+    place = tree.place(node)
     adopted = parent is not None and birth is not None and parent.pid != birth.pid
     return Process(
         pid=node.key.pid,
@@ -139,6 +144,9 @@ def process_of(tree: ProcessTree, node: Node, header: Header, label: Label = NOT
         title=node.title,
         argv=node.argv,
         ns_pids=node.ns_pids,
+        container=place.container_id,
+        pod_uid=place.pod_uid,
+        unit=place.unit,
         started=None if started is None else rfc3339(started + offset),
         ended=None if ended is None else rfc3339(ended + offset),
         exit_code=None if end is None else end.exit_code,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pidtrail.container import cgroup_path
 from pidtrail.redact import redact_argv
 
 PROC = Path("/proc")
@@ -101,15 +102,9 @@ def argv(pid: int) -> list[str] | None:
 
 
 def cgroup(pid: int) -> str | None:
-    """Return the cgroup v2 path, or the first v1 path where there is no v2, or None."""
+    """Return the path of the cgroup that tells most (see container.py), or None."""
     raw = read_bytes(pid, "cgroup")
-    if not raw:
-        return None
-    lines = raw.decode("utf-8", "replace").splitlines()
-    for line in lines:
-        if line.startswith("0::"):
-            return line[3:]
-    return lines[0].split(":", 2)[-1] if lines else None
+    return cgroup_path(raw.decode("utf-8", "replace")) if raw else None
 
 
 def context_env(pid: int) -> dict[str, str] | None:

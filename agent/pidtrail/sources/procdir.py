@@ -14,6 +14,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pidtrail.container import cgroup_path
+
 VANISHED: Final = frozenset({errno.ENOENT, errno.ESRCH})
 STAT_BYTES: Final = 4096
 TEXT_BYTES: Final = 16_384
@@ -147,12 +149,8 @@ class ProcDirectory:
         return int(shown) if shown.isdigit() else None
 
     def cgroup(self, pid: int) -> str | None:
-        """Return the cgroup v2 path, or the first v1 path where there is no v2, or None."""
-        lines = (self.read(pid, "cgroup") or b"").decode("utf-8", "replace").splitlines()
-        for line in lines:
-            if line.startswith("0::"):
-                return line[3:]
-        return lines[0].split(":", 2)[-1] if lines else None
+        """Return the path of the cgroup that tells most (see container.py), or None."""
+        return cgroup_path((self.read(pid, "cgroup") or b"").decode("utf-8", "replace"))
 
 
 def arguments(cmdline: bytes) -> list[str]:

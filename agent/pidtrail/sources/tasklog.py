@@ -50,7 +50,15 @@ class TaskLogs:
             path = self.path_of(key)
             if path is not None and self.known.get(key) != path:
                 self.known[key] = path
-                found.append(Observed(0, now_ns, ORIGIN, key.pid, key.start_ticks, log_path=path))
+                # Also what container that is in: a process that came with its container, after
+                # the snapshot, is looked at here for the first time.
+                cgroup = proc.cgroup(key.pid)
+                found.append(
+                    Observed(
+                        0, now_ns, ORIGIN, key.pid, key.start_ticks, log_path=path,
+                        cgroup=cgroup if self.is_there(key) else None,
+                    )
+                )  # fmt: skip
             elif path is None and attempt + 1 < len(DELAYS_NS) and self.is_there(key):
                 self.waiting.append((now_ns + DELAYS_NS[attempt + 1], key, attempt + 1))
         return found

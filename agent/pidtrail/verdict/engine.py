@@ -188,6 +188,7 @@ class Judge:
         # A 3.x worker supervises one task after the other: what counts is what it was then.
         born_ns = node.fork.ts_boot_ns if node.fork is not None else None
         adopted = ended.ppid if ended is not None else None
+        place = self.tree.place(node)
         return ProcessReport(
             role=str(member.role),
             pid=node.key.pid,
@@ -208,6 +209,9 @@ class Judge:
             reparented_to=adopted if first is not None and adopted != first.pid else None,
             ns_pids=node.ns_pids,
             title=node.title,
+            container=place.container_id,
+            pod_uid=place.pod_uid,
+            unit=place.unit,
         )
 
     def parent(self, case: Case, node: Node, born_ns: int | None) -> Who | None:

@@ -48,7 +48,9 @@ class ProcessReport(msgspec.Struct, frozen=True):
 
     `chain` is the lineage by birth upwards from this process, itself first.
     `reparented_to` is the pid of who had adopted it when it ended. Counters are
-    None while it lives and where the source cannot count.
+    None while it lives and where the source cannot count. `ns_pids` are its numbers
+    in all nested PID namespaces, outermost first. `container` (its id in full),
+    `pod_uid` and `unit` (of systemd) are read from its cgroup's name.
     """
 
     role: str
@@ -70,6 +72,9 @@ class ProcessReport(msgspec.Struct, frozen=True):
     reparented_to: int | None = None
     ns_pids: list[int] | None = None
     title: str | None = None
+    container: str | None = None
+    pod_uid: str | None = None
+    unit: str | None = None
 
 
 class Recorded(msgspec.Struct, frozen=True):
