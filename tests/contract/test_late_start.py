@@ -25,8 +25,8 @@ def test_late_start_misses_nothing_and_doubles_nothing(
     """
     Who was alive when the source was open is in the snapshot or was seen being born.
 
-    The program's processes say who they are and when each was collected, so who
-    ought to be known is known exactly.
+    The program's processes say who they are, and an instant at which each was dead and not yet
+    collected: who certainly was there is known.
     """
     require(source, "sees_short_lived has_identity")
     stop = tmp_path / f"stop-{attempt}"
@@ -42,7 +42,7 @@ def test_late_start_misses_nothing_and_doubles_nothing(
 
     parts = ("root", "worker", "child", "leaf")
     people = [line for line in told.lines if line["at"] in parts]
-    when = {line["pid"]: line["ns"] for line in told.all_said("waited")}
+    when = {line["pid"]: line["there_ns"] for line in told.all_said("waited")}
     # The gate's number is the root's; numbers do not wrap within the second this takes.
     true = {(line["pid"], line["start"]): line for line in people}
     present = {key for key in true if when.get(key[0], opened_ns + 1) > opened_ns}

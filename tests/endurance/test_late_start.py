@@ -91,8 +91,8 @@ def check(
             people.setdefault(line["pid"], []).append(line["start"])
             parents[line["pid"], line["start"]] = line["ppid"]
     waited = [line for line in lines if line["at"] == "waited"]
-    collected = {holder(line["pid"], line["ns"], people): line["ns"] for line in waited}
-    present = {person for person in parents if collected.get(person, opened_ns + 1) > opened_ns}
+    there = {holder(line["pid"], line["there_ns"], people): line["there_ns"] for line in waited}
+    present = {person for person in parents if there.get(person, opened_ns + 1) > opened_ns}
     assert len(present) > GROUPS * (SIZE + 1)
 
     seen = Counter(who(event, people) for event in snapshot)

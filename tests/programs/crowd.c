@@ -1,7 +1,7 @@
 /*
  * A large tree that forks hard: GROUPS leaders with SIZE idle processes each, and WORKERS that make
  * one short-lived child after the other, until the file STOP exists. Everyone says who it is; who
- * collects a child of the storm says when.
+ * collects a child of the storm says when it was still there.
  */
 #include "say.h"
 
@@ -41,8 +41,7 @@ static void child(void)
 		introduce("leaf");
 		_exit(3);
 	}
-	waitpid(pid, NULL, 0);
-	say("{\"at\":\"waited\",\"pid\":%d,\"ns\":%lld}", pid, now_ns());
+	await_end(pid);
 	_exit(2);
 }
 
@@ -56,8 +55,7 @@ static void work(const char *stop)
 		pid = fork_or_die();
 		if (!pid)
 			child();
-		waitpid(pid, NULL, 0);
-		say("{\"at\":\"waited\",\"pid\":%d,\"ns\":%lld}", pid, now_ns());
+		await_end(pid);
 	}
 	_exit(1);
 }

@@ -1,7 +1,7 @@
 /*
  * A tree that forks all the time: WORKERS of them make one short-lived child after the other, each
  * with a child of its own, until the file named STOP exists. Everyone says who it is; who collects
- * says when.
+ * says when it was still there.
  */
 #include "say.h"
 
@@ -19,8 +19,7 @@ static void child(void)
 	pid = fork_or_die();
 	if (!pid)
 		grandchild();
-	waitpid(pid, NULL, 0);
-	say("{\"at\":\"waited\",\"pid\":%d,\"ns\":%lld}", pid, now_ns());
+	await_end(pid);
 	_exit(2);
 }
 
@@ -33,8 +32,7 @@ static void worker(const char *stop)
 		pid = fork_or_die();
 		if (!pid)
 			child();
-		waitpid(pid, NULL, 0);
-		say("{\"at\":\"waited\",\"pid\":%d,\"ns\":%lld}", pid, now_ns());
+		await_end(pid);
 	}
 	_exit(1);
 }
@@ -42,7 +40,6 @@ static void worker(const char *stop)
 int main(int argc, char **argv)
 {
 	int workers = argc > 2 ? atoi(argv[2]) : 3;
-	pid_t pid;
 	int i;
 
 	if (argc < 2)
@@ -51,9 +48,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < workers; i++)
 		if (!fork_or_die())
 			worker(argv[1]);
-	for (i = 0; i < workers; i++) {
-		pid = waitpid(-1, NULL, 0);
-		say("{\"at\":\"waited\",\"pid\":%d,\"ns\":%lld}", pid, now_ns());
-	}
+	for (i = 0; i < workers; i++)
+		await_end(-1);
 	return 0;
 }

@@ -113,6 +113,23 @@ MAYBE_UNUSED static int collect(pid_t pid)
 	return status;
 }
 
+/*
+ * Reap one child, of any number for -1, and say an instant at which it was still there: dead, not
+ * reaped. Asked after the reaping, the clock could be as late as the scheduler lets us be.
+ */
+MAYBE_UNUSED static void await_end(pid_t pid)
+{
+	siginfo_t ended;
+	long long there_ns;
+
+	if (waitid(pid < 0 ? P_ALL : P_PID, pid < 0 ? 0 : pid, &ended, WEXITED | WNOWAIT))
+		die("waitid");
+	there_ns = now_ns();
+	if (waitpid(ended.si_pid, NULL, 0) != ended.si_pid)
+		die("waitpid");
+	say("{\"at\":\"waited\",\"pid\":%d,\"there_ns\":%lld}", ended.si_pid, there_ns);
+}
+
 MAYBE_UNUSED static pid_t fork_or_die(void)
 {
 	pid_t pid = fork();
