@@ -25,7 +25,8 @@ usage: ./do TARGET [ARGUMENT...]        (or: make TARGET ARGS="ARGUMENT...")
   format          let ruff lay out the Python files
   bench           measure pidtrail beside forkstat and bpftrace, as JSON (root)
   fuzz [SECONDS]  look for inputs that break a parser, some seconds for each
-  endure          a million processes under one tracer, its memory watched (root; minutes)
+  endure [N [SOURCE..]]
+                  a million processes under core, or N under others, memory watched (root)
   bpf             compile the BPF programs into agent/pidtrail/bpf/
   wheel           build dist/pidtrail-VERSION-py3-none-any.whl
   bare SUITE ..   run targets in a new, empty Debian or Ubuntu root, e.g. ./do bare trixie setup

@@ -248,6 +248,8 @@ class Session:
         if self.claims is not None:
             self.claims.stop()
         self.turn()
+        if not self.source_failed:
+            self.deliver(self.source.last())
         self.source.close()
         for sink in self.sinks:
             sink.close()

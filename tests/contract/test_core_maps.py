@@ -57,6 +57,22 @@ def test_a_reaping_that_the_kernel_did_not_tell_is_noticed(source: CoreSource) -
     assert list(entries) == []
 
 
+def test_a_silent_reaping_just_before_the_end_is_told_at_the_end(source: CoreSource) -> None:
+    """There is no second look to wait for; who is in the task list still is left alone."""
+    now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    (there,) = [event for kind, event in source.walk() if kind == wire.KIND_SELF]
+    for start_ns, pid in ((3 * TICK_NS, NOBODY), (there.start_ns or 0, os.getpid())):
+        key = wire.PROCESS_KEY.pack(start_ns, pid, 0)
+        insert(source, "zombies", key, wire.ZOMBIE.pack(now_ns, pid, 0))
+    assert source.read() == []
+
+    (reap,) = source.last()
+
+    assert isinstance(reap, Reap)
+    assert (reap.pid, reap.start_ticks, reap.zombie_ns) == (NOBODY, 3, None)
+    assert source.last() == []
+
+
 def test_a_zombie_that_is_still_there_is_not_taken_for_reaped() -> None:
     """Held for longer than it takes to notice: its reaping comes from the kernel, in its time."""
     told = tell(CoreSource(), "zombie", "3500")

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from tests.programs.build import program
 
 STEP_S = 0.1
+DUE: Final[dict[str, Callable[[int], int]]] = {
+    # The command: found, its exec, end and reaping; each of the others born, ended, reaped.
+    "core": lambda count: 4 + 3 * count,
+    "bcc": lambda count: 4 + 3 * count,
+    # It is not told of reapings.
+    "connector": lambda count: 3 + 2 * count,
+}
+"""How many records a storm of so many processes makes, by the sources that see all of it."""
+
+
+class Storm(msgspec.Struct):
+    """
+    A storm under a tracer.
+
+    `resident_kib` is the tracer's memory every tenth of a second; `events` and `lost` what
+    it said at its end.
+    """
+
+    resident_kib: list[int]
+    events: int
+    lost: int
 
 
 def resident_kib(pid: int | str = "self") -> int:
@@ -21,12 +47,8 @@ def resident_kib(pid: int | str = "self") -> int:
     return int(status.partition("VmRSS:")[2].split()[0]) if "VmRSS:" in status else 0
 
 
-def storm(source: str, count: int, *, patience_s: float) -> tuple[list[int], str]:
-    """
-    Trace so many processes that end at once, two at a time.
-
-    Returns the resident memory in KiB every tenth of a second, and what the tracer said.
-    """
+def storm_under(source: str, count: int, *, patience_s: float) -> Storm:
+    """Trace so many processes that end at once, two at a time, with a source."""
     options = ["--log-format", "json", "trace", "--source", source, "--format", "none"]
     tracer = subprocess.Popen(
         [sys.executable, "-m", "pidtrail", *options, "--", str(program("storm")), str(count), "2"],
@@ -48,7 +70,8 @@ def storm(source: str, count: int, *, patience_s: float) -> tuple[list[int], str
         tracer.terminate()
         _, said = tracer.communicate(timeout=60)
     assert tracer.returncode == 0, said
-    return seen, said
+    (ended,) = [json.loads(line) for line in said.splitlines() if '"ended"' in line]
+    return Storm(seen, ended["events"], ended["lost"])
 
 
 def growth_kib(seen: list[int]) -> int:

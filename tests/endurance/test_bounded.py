@@ -19,7 +19,7 @@ from pidtrail.sinks.sink import Sink
 from pidtrail.sources.tasklog import TaskLogs
 from pidtrail.store import Recorder
 from pidtrail.tree import MAX_LINEAGE, ProcessTree
-from tests.endurance.resident import growth_kib, resident_kib, storm
+from tests.endurance.resident import DUE, growth_kib, resident_kib, storm_under
 from tests.unit.story import FULL
 
 SUPERVISOR = 400
@@ -41,6 +41,10 @@ class Churn:
 
     def open(self, roots: Sequence[int], *, migrations: bool = False) -> None:
         """Nothing to open."""
+
+    def last(self) -> list[Event]:
+        """Hold nothing back."""
+        return []
 
     def next_seq(self) -> int:
         """Count on."""
@@ -163,18 +167,26 @@ def test_a_daemon_that_forks_its_successor_for_ever_is_forgotten() -> None:
     assert len(tree.nodes) <= MAX_LINEAGE + 2
 
 
-SOURCES = [
+TRACED = [
     pytest.param("core", marks=[pytest.mark.needs_root, pytest.mark.needs_bpf]),
+    pytest.param("bcc", marks=[pytest.mark.needs_root, pytest.mark.needs_bcc]),
     pytest.param("connector", marks=pytest.mark.needs_root),
     "procfs",
 ]
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", TRACED)
 def test_a_storm_of_real_processes_leaves_trace_flat(source: str) -> None:
-    """`pidtrail trace` over sixty thousand of them, its memory looked at all the time."""
-    seen, _ = storm(source, 60_000, patience_s=200)
+    """
+    `pidtrail trace` over sixty thousand of them, its memory looked at all the time.
 
-    assert len(seen) > 20
-    assert growth_kib(seen) < 4096, seen
+    And who sees all of them has each birth, end and reaping, to the last one.
+    """
+    count = 60_000
+    storm = storm_under(source, count, patience_s=200)
+
+    assert len(storm.resident_kib) > 20
+    assert growth_kib(storm.resident_kib) < 4096, storm.resident_kib
+    if source in DUE:
+        assert (storm.events, storm.lost) == (DUE[source](count), 0)

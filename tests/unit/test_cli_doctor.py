@@ -33,6 +33,10 @@ class Fake:
             raise SourceUnavailable(self.refusal, "do\nsomething")
         self.roots = roots
 
+    def last(self) -> list[Event]:
+        """Hold nothing back."""
+        return []
+
     def next_seq(self) -> int:
         """Return a number that no record has."""
         return 1

@@ -137,6 +137,16 @@ def test_nobody_looks_before_the_interval_is_over(world: World) -> None:
     assert len(world.later(0.05)) == 2
 
 
+def test_the_end_is_looked_at_however_long_the_interval(world: World) -> None:
+    """Who went since the last look is told before the session is over."""
+    world.add(10, 1)
+    world.open(10)
+    world.remove(10)
+    assert world.later(0.05) == []
+
+    assert kinds(world.source.last()) == [("exit", 10), ("reap", 10)]
+
+
 def test_a_process_that_is_gone_ended_with_an_unknown_status(world: World) -> None:
     """Nothing in /proc says how; all of it is unknown, and nothing is zero."""
     world.add(10, 1)

@@ -28,6 +28,7 @@ class Scripted:
         self.there: list[int] = []
         self.failure: SourceUnavailable | None = None
         self.closed = False
+        self.held_back: list[Event] = []
 
     def open(self, roots: Sequence[int], *, migrations: bool = False) -> None:
         """Take over the processes that were followed before."""
@@ -43,6 +44,10 @@ class Scripted:
         if self.failure is not None:
             raise self.failure
         return self.batches.pop(0) if self.batches else []
+
+    def last(self) -> list[Event]:
+        """Give what was held back until the end."""
+        return self.held_back
 
     def next_seq(self) -> int:
         """Count on."""
@@ -197,6 +202,19 @@ def test_a_session_that_ends_right_after_a_loss_is_healed() -> None:
     nodes = kept.tree.nodes
     assert nodes[ProcessKey(10, 10)].ended_ns is not None
     assert nodes[ProcessKey(11, 11)].ended_ns is None
+
+
+def test_what_a_source_held_back_is_delivered_at_the_end() -> None:
+    """After all batches, and before the sinks are closed."""
+    source = Scripted()
+    made, kept, _ = session(source)
+    source.batches = [[source.fork(10)]]
+    source.held_back = [Exit(99, START, source.name, 10, 10)]
+
+    made.finish()
+
+    assert [type(event) for event in kept.events] == [Fork, Exit]
+    assert source.closed
 
 
 def test_what_is_kept_of_who_was_found_dead_is_bounded() -> None:

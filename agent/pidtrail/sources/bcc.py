@@ -158,12 +158,31 @@ class BccSource:
             found = [complete(parse(data, offset, length, 0)) for offset, length in records]
         else:
             view.bpf.perf_buffer_consume()
-            found = [
-                complete(parse(record, 0, len(record), 0)) for record in self.reorder.pop(now_ns)
-            ]
-        events = [structs.replace(event, seq=self.next_seq()) for event in view.arrange(found)]
+            found = self.ripe(now_ns)
+        events = self.numbered(found)
         self.append_losses(events, now_ns)
         events += view.silent_reaps(now_ns)
+        return events
+
+    def ripe(self, now_ns: int) -> list[Event]:
+        """Return what has passed the window in which records of several CPUs are put in order."""
+        view = self.view
+        assert view is not None  # noqa: S101 (open comes first)
+        parse, complete = view.parser.parse, view.complete
+        return [complete(parse(record, 0, len(record), 0)) for record in self.reorder.pop(now_ns)]
+
+    def numbered(self, found: list[Event]) -> list[Event]:
+        """Return records as they go into the stream."""
+        assert self.view is not None  # noqa: S101 (open comes first)
+        return [structs.replace(event, seq=self.next_seq()) for event in self.view.arrange(found)]
+
+    def last(self) -> list[Event]:
+        """Return what still waited for its order, and the reapings that were not told."""
+        view = self.view
+        assert view is not None  # noqa: S101 (open comes first)
+        now_ns = view.now_ns()
+        events = self.numbered(self.ripe(now_ns + self.reorder.window_ns))
+        events += view.silent_reaps(now_ns, last=True)
         return events
 
     def append_losses(self, events: list[Event], now_ns: int) -> None:

@@ -303,9 +303,9 @@ class Arguments:
         title = argv[0] if argv is not None and len(argv) == 1 and argv != member.argv else None
         return structs.replace(event, title=title)
 
-    def silent_reaps(self, now_ns: int) -> list[Event]:
-        """Return the reapings that the kernel did not tell of: gone at two looks in a row."""
-        if now_ns - self.looked_ns < core.LOOK_AFTER_NS:
+    def silent_reaps(self, now_ns: int, *, last: bool = False) -> list[Event]:
+        """Return the reapings that were not told: gone at two looks, or at the last."""
+        if not last and now_ns - self.looked_ns < core.LOOK_AFTER_NS:
             return []
         self.looked_ns = now_ns
         gone = {
@@ -315,7 +315,7 @@ class Arguments:
         }
         zombies, events = self.table("zombies"), list[Event]()
         for pid, member in gone.items():
-            if self.gone.get(pid) is not member:
+            if not last and self.gone.get(pid) is not member:
                 continue
             del self.ended[pid]
             # Whoever deletes it reports it: this, or on_free in the meantime.

@@ -175,16 +175,16 @@ class Structures:
         """Return records in their order: here as they came."""
         return events
 
-    def silent_reaps(self, now_ns: int) -> list[Event]:
-        """Return the reapings that the kernel did not tell of: gone at two looks in a row."""
-        if now_ns - self.looked_ns < LOOK_AFTER_NS:
+    def silent_reaps(self, now_ns: int, *, last: bool = False) -> list[Event]:
+        """Return the reapings that were not told: gone at two looks, or at the last."""
+        if not last and now_ns - self.looked_ns < LOOK_AFTER_NS:
             return []
         self.looked_ns = now_ns
         zombies, old = self.table("zombies"), {}
         for key in zombies.keys():  # noqa: SIM118 (bytes of the kernel's, not a dictionary)
             value = zombies.get(key, wire.ZOMBIE.size)
             ended_ns, pid, _ = wire.ZOMBIE.unpack(value) if value is not None else (now_ns, 0, 0)
-            if now_ns - ended_ns > LOOK_AFTER_NS:
+            if last or now_ns - ended_ns > LOOK_AFTER_NS:
                 old[key] = pid
         there = {(event.pid, event.start_ns) for _, event in self.walk()} if old else set()
         gone = {
@@ -193,7 +193,7 @@ class Structures:
             if (pid or None, wire.PROCESS_KEY.unpack(key)[0]) not in there
         }
         events: list[Event] = []
-        for key in gone & self.gone:
+        for key in gone if last else gone & self.gone:
             # Whoever deletes it reports it: this, or on_free in the meantime.
             if zombies.delete(key):
                 start_ns = wire.PROCESS_KEY.unpack(key)[0]

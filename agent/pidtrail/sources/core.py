@@ -237,8 +237,12 @@ class CoreSource:
                 reason = f"the kernel skipped {misses - self.skipped_runs} nested program runs"
                 self.skipped_runs = misses
                 events.append(self.lost(None, now_ns, reason))
-            self.append_silent_reaps(events, now_ns)
+            events += self.silent_reaps(now_ns)
         self.checked_ns = now_ns
+
+    def last(self) -> list[Event]:
+        """Return the reapings that the kernel did not tell of by now."""
+        return self.silent_reaps(time.clock_gettime_ns(time.CLOCK_BOOTTIME), last=True)
 
     def check_links(self) -> None:
         """Raise SourceUnavailable if a program is not attached any more: silence is no proof."""
@@ -247,18 +251,20 @@ class CoreSource:
             if lost:
                 raise SourceUnavailable(f"{lost} programs of {bpf_object.name} are detached")
 
-    def append_silent_reaps(self, events: list[Event], now_ns: int) -> None:
+    def silent_reaps(self, now_ns: int, *, last: bool = False) -> list[Event]:
         """
-        Report the dead processes that are gone from the task list without a reap record.
+        Return the reapings of those who are gone from the task list without a reap record.
 
         Linux 6.18 frees about one in a thousand without raising sched_process_free. Gone at two
-        looks in a row, so that one whose grace period is just running is left to the tracepoint.
+        looks in a row, so that one whose grace period is just running is left to the tracepoint;
+        at the `last` look there is nobody to leave it to.
         """
+        events: list[Event] = []
         zombies = self.objects[0].entries("zombies", wire.PROCESS_KEY.size, wire.ZOMBIE.size)
         old = {
             key: wire.ZOMBIE.unpack(value)
             for key, value in zombies
-            if now_ns - wire.ZOMBIE.unpack(value)[0] > LOOK_AFTER_NS
+            if last or now_ns - wire.ZOMBIE.unpack(value)[0] > LOOK_AFTER_NS
         }
         there = {(event.pid, event.start_ns) for _, event in self.walk()} if old else set()
         gone = {
@@ -266,7 +272,7 @@ class CoreSource:
             for key, (_, pid, _) in old.items()
             if (pid or None, wire.PROCESS_KEY.unpack(key)[0]) not in there
         }
-        for key in gone & self.gone:
+        for key in gone if last else gone & self.gone:
             # Whoever deletes it reports it: this, or on_free in the meantime.
             if self.objects[0].delete("zombies", key):
                 self.seq += 1
@@ -274,6 +280,7 @@ class CoreSource:
                 ticks = start_ns // TICK_NS
                 events.append(Reap(self.seq, now_ns, self.name, pid, ticks, start_ns))
         self.gone = gone - self.gone
+        return events
 
     def losses(self) -> tuple[int, int, int]:
         """Return the kernel's counters: ring full, time of the last such drop, map full."""

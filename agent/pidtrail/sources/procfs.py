@@ -164,6 +164,10 @@ class ProcfsSource:
             self.due_ns = now_ns + self.interval_ns
         return list(self.poll(now_ns))
 
+    def last(self) -> list[Event]:
+        """Look once more: the interval may be much longer than what the end waits for."""
+        return list(self.poll(self.now_ns()))
+
     def until_due_s(self) -> float:
         """Return how long until the next look, so that whoever calls `read` can be in time."""
         return max(0, self.due_ns - self.now_ns()) / SECOND_NS

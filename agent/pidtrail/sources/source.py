@@ -40,6 +40,14 @@ class Source(Protocol):
         Raises SourceUnavailable if the source has ceased to work.
         """
 
+    def last(self) -> list[Event]:
+        """
+        Return what was still held back, to be asked once, after the last `read`.
+
+        What is told only when it is certain that the kernel will not tell it. Raises
+        SourceUnavailable.
+        """
+
     def next_seq(self) -> int:
         """Take the next number of the stream, for a record that comes from elsewhere."""
 
