@@ -20,6 +20,7 @@ usage: ./do TARGET [ARGUMENT...]        (or: make TARGET ARGS="ARGUMENT...")
   demo            trace a real Airflow and explain every PID (root; a few minutes)
   test            lint, types and all tests, real Airflow included (root)
   test ARGUMENT.. only pytest, with these arguments, e.g. ./do test tests/unit -k tree
+  test-matrix     the releases of Airflow from 2.7.3 on, each traced for a minute (root)
   check           lint, types and the tests that need no privileges (under 2 minutes)
   lint            ruff, mypy, shellcheck
   format          let ruff lay out the Python files
@@ -300,6 +301,12 @@ test)
     say "installing Airflow 3 and Airflow 2, each into an environment of its own"
     $PYTHON -m demo.environment 3.3.2 2.11.2
     run_tests tests --ignore=tests/unit
+    ;;
+test-matrix)
+    prepare "$TEST_NEEDS"
+    tell_uv
+    export REQUIRE="${REQUIRE-root,bpf,postgres}"
+    run_tests tests/airflow/test_versions.py --every-airflow "$@"
     ;;
 check)
     prepare

@@ -102,26 +102,31 @@ def airflow_environ() -> dict[str, str]:
 
 
 def install(version: str) -> Release:
-    """
-    Install a release if it is not there yet; return it.
-
-    Two callers at once wait for each other. Raises `InstallError`.
-    """
+    """Install one of `RELEASES` if it is not there yet; return it. Raises `InstallError`."""
     release = RELEASES.get(version)
     if release is None:
         raise InstallError(
             f"no pins for Airflow {version}; there are pins for {', '.join(RELEASES)}"
         )
+    provide(release)
+    return release
+
+
+def provide(release: Release) -> None:
+    """
+    Install a release if it is not there yet.
+
+    Two callers at once wait for each other. Raises `InstallError`.
+    """
     BUILD.mkdir(exist_ok=True)
-    with (BUILD / f"airflow-{version}.lock").open("w") as lock:
+    with (BUILD / f"airflow-{release.version}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_installed(release):
-            return release
+            return
         shutil.rmtree(release.folder, ignore_errors=True)
-        say(f"installing Airflow {version} into {release.folder} (once, about 30 s) ...")
+        say(f"installing Airflow {release.version} into {release.folder} (once, about 30 s) ...")
         _create(release)
         (release.folder / STAMP).write_text(release.stamp())
-    return release
 
 
 def say(line: str) -> None:

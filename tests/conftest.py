@@ -123,6 +123,15 @@ def required() -> set[str]:
     return names
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `./do test-matrix` ask for more releases of Airflow than the two newest."""
+    parser.addoption(
+        "--every-airflow",
+        action="store_true",
+        help="also try the older releases of Airflow in tests/airflow/test_versions.py",
+    )
+
+
 def pytest_configure() -> None:
     """Complain about a misspelt REQUIRE before anything runs."""
     required()

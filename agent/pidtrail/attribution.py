@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from msgspec import structs
 
 from pidtrail.airflow.commands import argv_facts
-from pidtrail.airflow.facts import Role, TitleFacts
+from pidtrail.airflow.facts import Role, TitleFacts, uuid_in
 from pidtrail.airflow.identify import env_task, log_path_task, merge, title_facts
 from pidtrail.events import (
     Event,
@@ -60,7 +60,8 @@ class Attribution:
     def label(self, event: Event) -> Event:
         """Take in one record and return it with its `task`, if that is known."""
         if isinstance(event, TaskReported) and event.task is not None:
-            self.learn(event.task)
+            if (named := uuid_in(event)) is not None:
+                self.learn(named)
             return event
         key = event.key
         if key is None or event.task is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from pidtrail.airflow.facts import Role
+from pidtrail.airflow.facts import Role, uuid_in
 from pidtrail.airflow.identify import env_task, log_path_task, merge
 from pidtrail.attribution import facts_of
 from pidtrail.events import (
@@ -172,8 +172,8 @@ class Correlator:
         for report in self.reports:
             if report.task is None:
                 continue
-            if report.task.ti_id is not None:
-                self.name(report.task.ti_id, report.task)
+            if (named := uuid_in(report)) is not None:
+                self.name(report.task.ti_id or "", named)
             # A row keeps the job of its last run, so only a running or ended one is its own.
             if report.job_id is not None and report.state not in {"queued", "scheduled", None}:
                 self.by_job[report.job_id] = report.task

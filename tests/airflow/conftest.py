@@ -20,11 +20,12 @@ import pytest
 from demo.airflow3 import database_url as sqlite_url
 from demo.airflow3 import migrated_template
 from demo.airflow_host import free_ports
-from demo.environment import InstallError, install
+from demo.environment import InstallError, install, provide
 from demo.postgres import database_url as postgres_url
 from demo.processes import StageError
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Verdict
+from tests.airflow.releases import NEWEST, OLDER
 from tests.airflow.tracing import explain, trace
 
 SESSION_TIMEOUT_S = 210
@@ -104,21 +105,58 @@ def play(version: str, folder: Path) -> Session:
     )
 
 
+def play_plain(version: str, folder: Path) -> Session:
+    """Trace ordinary task runs on an older release; raises one of `FAILURES`."""
+    home = folder / "home"
+    driver = [sys.executable, "-m", "tests.airflow.versions_driver", version, str(home)]
+    provide(OLDER[version])
+    if version.startswith("2."):
+        (port,) = free_ports(1)
+        database = postgres_url(port)
+        driver.append(str(port))
+    else:
+        migrated_template(OLDER[version])
+        database = sqlite_url(home)
+    recording = trace(folder, driver, "--airflow-db", database, timeout_s=SESSION_TIMEOUT_S)
+    return Session(version, recording, explain(recording), read_notes(home / "notes"), {}, 0)
+
+
 @functools.cache
 def _played_once(version: str, base: Path) -> Session | str:
     folder = base / f"airflow-{version}"
     folder.mkdir()
     # A failure is remembered too: twenty tests must not wait for it twenty times.
     try:
-        return play(version, folder)
+        return play(version, folder) if version in NEWEST else play_plain(version, folder)
     except FAILURES as error:
         return f"{type(error).__name__}: {error}"
 
 
-@pytest.fixture(params=["3.3.2", "2.11.2"])
-def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """Everything about one Airflow version; played when the first test asks for it."""
-    outcome = _played_once(request.param, tmp_path_factory.getbasetemp())
+def _session(version: str, factory: pytest.TempPathFactory) -> Session:
+    outcome = _played_once(version, factory.getbasetemp())
     if isinstance(outcome, str):
         pytest.fail(outcome, pytrace=False)
     return outcome
+
+
+@pytest.fixture(params=list(NEWEST))
+def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Everything about one Airflow version; played when the first test asks for it."""
+    return _session(request.param, tmp_path_factory)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give `plain` the two newest releases, or all with `--every-airflow`."""
+    if "plain" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--every-airflow")
+        metafunc.parametrize("plain", [*NEWEST, *(OLDER if every else ())], indirect=True)
+
+
+@pytest.fixture
+def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """
+    Ordinary task runs (`versions_driver.CASES`) on one release.
+
+    Of the two newest they are part of `session`, so that no Airflow is started twice.
+    """
+    return _session(request.param, tmp_path_factory)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pidtrail.attribution import Attribution
 from pidtrail.events import TaskRef
 from tests.unit.story import LOG, Airflow2, Airflow3, Story, ref, uuid
@@ -160,3 +162,40 @@ def test_the_log_of_a_later_attempt_is_not_taken_for_an_earlier_one() -> None:
 
     assert [v.task.try_number for v in story.judge().verdicts] == [1, 2]
     assert LOG.format(2).endswith("attempt=2.log")
+
+
+def between_tries(state: str | None) -> Story:
+    """Return a task whose row was read between its tries: next UUID already, old number still."""
+    story = Airflow3().run("worker", "one", ref(1, uuid(1))).exit("one", 256).idle("worker")
+    story.report(ref(1, uuid(2)), state, "one")
+    story.title("worker", f"airflow worker -- LocalExecutor: {uuid(2)}")
+    story.fork("worker", "two").title("two", f"airflow worker -- {uuid(2)}")
+    return story.exit("two").report(ref(2, uuid(2)), "success", "two")
+
+
+@pytest.mark.parametrize("state", ["up_for_retry", "restarting", None])
+def test_the_uuid_of_the_next_try_is_not_taken_for_one_of_the_try_before(state: str | None) -> None:
+    """A row between tries says (next UUID, old number): its runner belongs to the next try."""
+    verdicts = between_tries(state).judge().verdicts
+
+    assert [[p.pid for p in v.processes if p.role == "runner"] for v in verdicts] == [
+        [1002],
+        [1003],
+    ]
+
+
+@pytest.mark.parametrize("state", ["up_for_retry", "restarting", None])
+def test_records_between_tries_carry_no_wrong_number(state: str | None) -> None:
+    """While the stream goes by the next try's runner is never labelled as the one before."""
+    tasks = labels(between_tries(state))["two"]
+
+    assert {task.try_number for task in tasks if task is not None} <= {None, 2}
+
+
+def test_the_uuid_in_a_running_row_stands_for_its_number() -> None:
+    """Near miss: from queued on both belong together, and a title alone gives the try."""
+    story = Airflow3().title("worker", f"airflow worker -- LocalExecutor: {uuid(2)}")
+    story.fork("worker", "two").title("two", f"airflow worker -- {uuid(2)}")
+    story.report(ref(2, uuid(2)), "running", "two")
+
+    assert [v.task.try_number for v in story.judge().verdicts] == [2]

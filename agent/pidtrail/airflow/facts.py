@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from pidtrail.events import TaskRef
+from msgspec import structs
+
+from pidtrail.events import TaskRef, TaskReported
+
+_BETWEEN_TRIES: Final = {None, "up_for_retry", "restarting"}
 
 
 class Role(StrEnum):
@@ -50,3 +54,20 @@ class TitleFacts(NamedTuple):
     idle: bool | None = None
     command: str | None = None
     truncated: bool = False
+
+
+def uuid_in(report: TaskReported) -> TaskRef | None:
+    """
+    Return what the UUID in a row or answer stands for, None if there is none (2.x).
+
+    When a try has failed or was cleared the row gets the UUID of the next one at
+    once, but its `try_number` is raised only when that is scheduled
+    (models/taskinstance.py prepare_db_for_next_try, models/dagrun.py schedule_tis
+    @ 3.0.6-3.3.2): in between, the number is that of the try before.
+    """
+    task = report.task
+    if task is None or task.ti_id is None:
+        return None
+    if report.table != "task_instance_history" and report.state in _BETWEEN_TRIES:
+        return structs.replace(task, try_number=None)
+    return task
