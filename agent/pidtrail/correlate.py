@@ -17,43 +17,21 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from pidtrail.airflow.facts import Role, uuid_in
-from pidtrail.airflow.identify import env_task, log_path_task, merge
-from pidtrail.attribution import facts_of
-from pidtrail.events import (
-    AirflowFact,
-    Event,
-    Exec,
-    Observed,
-    ProcessKey,
-    TaskRef,
-    TaskReported,
-    Title,
+from pidtrail.airflow.identify import merge
+from pidtrail.events import AirflowFact, Event, ProcessKey, TaskRef, TaskReported
+from pidtrail.members import (
+    RUNS_USER_CODE,
+    Claim,
+    Member,
+    claims_of,
+    is_errand,
+    levels_of,
+    role_at,
 )
 from pidtrail.tree import Node, ProcessTree, when
 
-RUNS_USER_CODE: Final = frozenset({Role.RUNNER, Role.SUDO})
 MAX_CHILDREN: Final = 200
 """Operator children listed per attempt; a task may start any number of them."""
-
-
-class Claim(NamedTuple):
-    """What a process showed of itself at an instant, and in what (`by`)."""
-
-    ts_boot_ns: int
-    role: Role
-    task: TaskRef | None
-    by: str
-    seq: int
-    job_id: int | None = None
-
-
-class Member(NamedTuple):
-    """A process of an attempt; `by` says how it was attributed, `seq` which record proves it."""
-
-    node: Node
-    role: Role
-    by: str
-    seq: int | None
 
 
 class TaskRun:
@@ -68,8 +46,12 @@ class TaskRun:
 
     @property
     def runners(self) -> list[Member]:
-        """The processes that ran its user code, oldest first: several for pokes and resumes."""
-        found = [member for member in self.members if member.role in RUNS_USER_CODE]
+        """
+        The processes that ran its user code, oldest first: several for pokes and resumes.
+
+        With sudo in between it is, of each chain, the process that Airflow records.
+        """
+        found = [m for m in self.members if m.role in RUNS_USER_CODE and m.recorded]
         return sorted(found, key=lambda member: member.node.started_ns or 0)
 
     @property
@@ -114,29 +96,6 @@ class Correlation(NamedTuple):
     claims: dict[ProcessKey, list[Claim]]
 
 
-def claims_of(node: Node) -> list[Claim]:
-    """Return what a process showed of itself, in order of time."""
-    records: list[Title | Exec | Observed] = [*node.titles, *node.execs, *node.observed]
-    found = []
-    for record in sorted(records, key=when):
-        facts = facts_of(record)
-        if facts is not None:
-            by = "title" if isinstance(record, Title) else "argv"
-            found.append(
-                Claim(record.ts_boot_ns, facts.role, facts.task, by, record.seq, facts.job_id)
-            )
-        if isinstance(record, Observed):
-            role = found[-1].role if found else Role.OTHER
-            for by, task in (
-                ("log", log_path_task(record.log_path) if record.log_path else None),
-                ("env", env_task(record.env) if record.env else None),
-            ):
-                if task is not None:
-                    role = Role.OPERATOR_CHILD if by == "env" else role
-                    found.append(Claim(record.ts_boot_ns, role, task, by, record.seq))
-    return found
-
-
 class Correlator:
     """One pass over a tree and Airflow's claims; see the head of this file."""
 
@@ -157,11 +116,13 @@ class Correlator:
         runners = {member.node.key: (member, task) for member, task in self.find_runners()}
         for member, task in runners.values():
             run = self.run_of(task)
-            run.members.append(member)
-            self.add_family(run, member.node, runners.keys())
+            levels = levels_of(self.tree, self.claims, member)
+            run.members += levels
+            self.add_family(run, member.node, {*runners, *(level.node.key for level in levels)})
         for report in self.reports:
             if report.task is not None:
                 self.run_of(report.task).reports.append(report)
+        self.share()
         self.settle()
         self.add_facts()
         ordered = sorted(self.runs.values(), key=beginning)
@@ -210,7 +171,9 @@ class Correlator:
         """Return a runner that said itself what it is: the best word first, the rest merged in."""
         task = self.resolved(node, own)
         best = next((c for c in self.claims[node.key] if c.by == "log"), own[0])
-        role = Role.SUDO if own[-1].role is Role.SUDO else Role.RUNNER
+        # Below sudo the last word of 3.x names no task instance, so it is not among `own`.
+        last = [c.role for c in self.claims[node.key] if c.role in RUNS_USER_CODE][-1]
+        role = Role.SUDO if last is Role.SUDO else Role.RUNNER
         return Member(node, role, best.by, best.seq), task
 
     def runner_by_lineage(self, node: Node) -> tuple[Member, TaskRef] | None:
@@ -218,9 +181,7 @@ class Correlator:
         Return a process as runner that never said so: a child of a busy supervisor.
 
         It ended, or was killed, before it named itself (up to 7 s after the
-        fork on a cold 3.x worker). Both versions' supervisors fork nothing else, but for
-        `sudo rm` of the configuration that 2.x wrote for a run_as_user task
-        (task/task_runner/base_task_runner.py on_finish @ 2.11.2).
+        fork on a cold 3.x worker). What else a supervisor forks are errands.
         """
         if node.fork is None or node.birth_parent is None or is_errand(node):
             return None
@@ -329,6 +290,33 @@ class Correlator:
         """Return the role of a process, at an instant if one is given."""
         return role_at(self.claims.get(node.key, ()), ts_boot_ns)
 
+    def share(self) -> None:
+        """
+        Give a process that runs a whole DAG, `airflow dags test`, to each attempt that it ran.
+
+        Its command line names the DAG alone; the rows of one of its runs carry its
+        pid. It made that run itself, so the last one recorded is its own.
+        """
+        for key, run in list(self.runs.items()):
+            if run.task.dag_id is None or run.task.task_id is not None or run.reports:
+                continue
+            pids = {member.node.key.pid for member in run.runners}
+            own = [
+                (other, report)
+                for other in self.runs.values()
+                if other.task.dag_id == run.task.dag_id and not other.runners
+                for report in other.reports
+                if report.recorded_pid in pids
+            ]
+            last = max(own, key=lambda pair: pair[1].ts_boot_ns, default=None)
+            if last is None:
+                continue
+            ran = {id(other): other for other, _ in own if same_run(other.task, last[0].task)}
+            for other in ran.values():
+                other.members += run.members
+                other.children_left_out += run.children_left_out
+            del self.runs[key]
+
     def settle(self) -> None:
         """
         Join attempts that are only partly named with the one they must be.
@@ -363,22 +351,9 @@ class Correlator:
                     run.facts.append(fact)
 
 
-def is_errand(node: Node) -> bool:
-    """Return whether a process was forked to become a sudo that runs nothing of Airflow."""
-    if not node.execs or not node.execs[0].argv:
-        return False
-    return node.execs[0].argv[0].rpartition("/")[2] == "sudo" and facts_of(node.execs[0]) is None
-
-
-def role_at(claims: Iterable[Claim], ts_boot_ns: int | None) -> Role:
-    """Return the last role that was claimed up to an instant, or at all; OTHER if none was."""
-    role = Role.OTHER
-    for claim in claims:
-        if ts_boot_ns is not None and claim.ts_boot_ns > ts_boot_ns and role is not Role.OTHER:
-            break
-        if claim.role is not Role.OTHER:
-            role = claim.role
-    return role
+def same_run(one: TaskRef, other: TaskRef) -> bool:
+    """Return whether two task instances are of one run of a DAG."""
+    return (one.dag_id, one.run_id) == (other.dag_id, other.run_id)
 
 
 def speaks_of(task: TaskRef, run: TaskRef) -> bool:

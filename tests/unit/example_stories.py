@@ -20,7 +20,7 @@ REEXEC = (
     "from airflow.sdk.execution_time.task_runner import main; main()",
 )
 
-Example = tuple[Story, int]
+Example = tuple[Story, int | None]
 
 
 def three(try_number: int = 1) -> Airflow3:
@@ -114,6 +114,25 @@ def died_unrecorded() -> Example:
     """The runner of 2.x is killed before it has written its pid."""
     story = Airflow2().start("1", 3).report(ref(), "running", None)
     return story.exit("runner1", signal.SIGKILL).report(ref(), "failed", None), 1
+
+
+def tasks_test() -> Airflow2:
+    """A task that is tried out by hand, in 2.x or 3.x."""
+    story = Airflow2()
+    return story.root("cli", "/usr/bin/airflow", "tasks", "test", "sales", "load", "manual__1")
+
+
+def dags_test() -> Airflow2:
+    """A DAG that is tried out by hand; its task fails once. Both tries are of one process."""
+    story = Airflow2().root("cli", "/usr/bin/airflow", "dags", "test", "sales")
+    story.report(ref(1), "running", "cli").report(ref(1), "up_for_retry", "cli")
+    story.report(ref(2), "running", "cli").exit("cli")
+    return story.report(ref(2), "success", "cli")
+
+
+def unrecorded_test() -> Example:
+    """A task is tried out by hand, and 2.x keeps no row of it."""
+    return tasks_test().exit("cli"), None
 
 
 def impersonation() -> Example:
@@ -220,7 +239,7 @@ EXAMPLES: Final[dict[str, Callable[[], Example]]] = {
     for function in (
         *(match, match_via_namespace, retry, clear, reschedule, deferral, orphan_reset),
         *(heartbeat_timeout, worker_restart, stale_between_tries, not_recorded_yet),
-        *(died_unrecorded, impersonation, ancestor_recorded, descendant_observed),
+        *(unrecorded_test, died_unrecorded, impersonation, ancestor_recorded, descendant_observed),
         *(concurrent_duplicate, aborted_start, stale_executor_event, orphaned_still_running),
         *(pid_reused, other_host, never_seen, undetermined),
     )

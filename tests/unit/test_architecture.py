@@ -23,6 +23,7 @@ LAYERS = (
     "reports | sinks | sources | store | lab | airflow",
     "verdict",
     "correlate",
+    "members",
     "tree | attribution | healing",
     "airflow.identify | codec | config",
     "airflow.commands",
@@ -40,8 +41,8 @@ NEIGHBOURS = {
 
 # No I/O, no clock, no threads: time and facts reach these inside records.
 PURE = {
-    *("tree", "attribution", "healing", "correlate", "verdict", "codec", "events", "clock"),
-    *("redact", "container", "airflow.identify", "airflow.commands", "airflow.facts"),
+    *("tree", "attribution", "healing", "members", "correlate", "verdict", "codec", "events"),
+    *("clock", "redact", "container", "airflow.identify", "airflow.commands", "airflow.facts"),
 }
 IMPURE_MODULES = {
     *("asyncio", "ctypes", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random"),

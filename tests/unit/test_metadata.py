@@ -558,6 +558,8 @@ def test_without_sqlalchemy_the_error_says_what_to_install(monkeypatch: pytest.M
         ("up_for_reschedule", 0, 1, None),
         ("deferred", 1, 2, 1),
         ("failed", 2, 2, 2),
+        ("running", 0, None, 0),
+        ("success", 0, None, 0),
         (None, 0, None, None),
     ],
 )

@@ -6,8 +6,17 @@ import signal
 
 import pytest
 
+from pidtrail.verdict.model import Verdict
 from tests.unit.example_stories import FAILED, REEXEC, sudo2, sudo3, three
 from tests.unit.story import Airflow2, Story, ref, uuid
+
+NEW = ("/usr/bin/airflow", "tasks", "run", "sales", "load", "manual__1")
+
+
+def roles(verdict: Verdict, story: Story) -> dict[str, str]:
+    """Return the role of each process of an attempt, by its name in the story."""
+    names = {pid: name for name, pid in story.pids.items()}
+    return {names[process.pid]: process.role for process in verdict.processes if process.pid}
 
 
 def test_recorded_sudo_of_3_is_no_other_process_than_was_started() -> None:
@@ -16,8 +25,10 @@ def test_recorded_sudo_of_3_is_no_other_process_than_was_started() -> None:
 
     verdict = story.verdict()
 
-    assert (verdict.code, verdict.outcome) == ("impersonation", "explained")
+    assert (verdict.code, verdict.outcome) == ("match", "match")
+    assert f"Recorded PID {story.pids['runner']} is sudo" in verdict.summary
     assert f"in process {story.pids['python']}" in verdict.summary
+    assert roles(verdict, story) == {"worker": "supervisor", "runner": "sudo", "python": "runner"}
 
 
 def test_sudo_that_executes_directly_is_a_match() -> None:
@@ -36,23 +47,75 @@ def test_sudo_that_the_user_code_calls_is_no_impersonation() -> None:
     assert story.verdict().code == "match"
 
 
-@pytest.mark.parametrize(("levels", "alarm"), [(1, False), (2, True)])
-def test_the_number_of_sudo_processes_decides_about_the_alarm(levels: int, alarm: bool) -> None:
+@pytest.mark.parametrize(("levels", "code"), [(1, "match"), (2, "impersonation")])
+def test_the_number_of_sudo_processes_decides_about_the_alarm(levels: int, code: str) -> None:
     """With a pty sudo adds a monitor: the parent of the recorded process is not the first sudo."""
     verdict = sudo2(levels).verdict()
 
+    assert verdict.code == code
+    assert ("false alarm" in verdict.summary) is (code == "impersonation")
+
+
+def test_recorded_process_below_sudo_is_the_runner_of_2() -> None:
+    """Of sudo, its monitor and what runs below, the last is the one that runs the task."""
+    story = sudo2(2)
+
+    assert roles(story.verdict(), story) == {
+        "supervisor1": "supervisor",
+        "runner1": "sudo",
+        "sudo": "sudo",
+        "python": "runner",
+    }
+
+
+def test_sudo_that_never_ran_the_task_stands_for_it() -> None:
+    """A sudo that is refused (sudoers) is all there was of the attempt."""
+    story = Airflow2().start("1", 7, sudo_levels=1)
+    story.events = [e for e in story.events if e.key is None or e.key.pid != story.pids["python"]]
+    story.exit("runner1", FAILED).report(ref(), "failed", None)
+
+    verdict = story.verdict()
+
+    assert verdict.code == "died-unrecorded"
+    assert f"process {story.pids['runner1']} ran it" in verdict.summary
+
+
+def test_sudo_that_executes_directly_is_a_false_alarm_of_2() -> None:
+    """Without a process of sudo's own, 2.x compares the supervisor with the runner."""
+    raw = (*NEW, "--job-id", "7", "--raw")
+    story = Airflow2().start("1", 7, run_as_own_user=True)
+    story.events.pop()
+    story.exec("runner1", "/usr/bin/sudo", "-E", "-H", "-u", "etl", *raw)
+    story.exec("runner1", "/usr/bin/python3", *raw)
+    story.report(ref(), "running", "runner1").exit("runner1")
+
+    verdict = story.verdict()
+
     assert verdict.code == "impersonation"
-    assert ("false alarm" in verdict.summary) is alarm
+    assert "sudo executed it directly" in verdict.summary
+
+
+def new_interpreter() -> Airflow2:
+    """2.x with execute_tasks_new_python_interpreter, its supervisor an exec'ed program."""
+    return Airflow2().fork("worker", "supervisor").exec("supervisor", *NEW, "--local")
 
 
 def test_a_runner_of_a_new_interpreter_is_a_match() -> None:
-    """With execute_tasks_new_python_interpreter the supervisor is exec'ed too: no run_as_user."""
-    words = ("/usr/bin/airflow", "tasks", "run", "sales", "load", "manual__1")
-    story = Airflow2().fork("worker", "supervisor").exec("supervisor", *words, "--local")
-    story.fork("supervisor", "runner").exec("runner", *words, "--job-id", "7", "--raw")
+    """With execute_tasks_new_python_interpreter the supervisor is exec'ed, its runner is not."""
+    story = new_interpreter().fork("supervisor", "runner")
+    story.title("runner", "airflow task runner: sales load manual__1 7")
     story.report(ref(), "running", "runner").exit("runner").report(ref(), "success", "runner")
 
     assert [verdict.code for verdict in story.judge().verdicts] == ["match"]
+
+
+def test_an_exec_ed_runner_below_a_new_interpreter_is_of_another_user() -> None:
+    """2.x executes its runner for run_as_user alone, whatever its supervisor is."""
+    story = new_interpreter().fork("supervisor", "runner")
+    story.exec("runner", *NEW, "--job-id", "7", "--raw").report(ref(), "running", "runner")
+    story.exit("runner").report(ref(), "success", "runner")
+
+    assert [verdict.code for verdict in story.judge().verdicts] == ["impersonation"]
 
 
 def test_an_errand_of_the_supervisor_is_no_runner() -> None:

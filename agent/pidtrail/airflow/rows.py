@@ -25,6 +25,8 @@ Key = tuple[str, str, str, int]
 # raised try_number, or had lowered it again (models/taskinstance.py @ 2.9.3:
 # _defer_task, _handle_reschedule, and _run_raw_task's += 1).
 _ABOUT_TO_RUN = {"scheduled", "queued", "up_for_reschedule", "deferred"}
+# States that a task instance has by a process, or by what became of one.
+_RAN = {"running", "restarting", "success", "failed", "up_for_retry"}
 # Log events whose `extra` describes what happened to a task; that of other events can
 # hold the configuration of a run or of a connection.
 _TELLING = (
@@ -78,14 +80,15 @@ def attempt(raw: object, state: object, *, old: bool) -> int | None:
     the process to come (and still the pid of the one before). With `old` (2.7
     to 2.9) the column counts processes that were started, less those that
     deferred or rescheduled themselves: the attempt is one more while a process
-    is awaited. 0 means that there was none yet: None.
+    is awaited. 0 means that there was none yet: None. But what no scheduler
+    scheduled (`tasks run`, `tasks test`) runs as attempt 0 from 2.10 on.
     """
     value = number(raw)
     if value is None:
         return None
     if old and state in _ABOUT_TO_RUN:
         value += 1
-    return value if value > 0 else None
+    return value if value > 0 or (value == 0 and not old and state in _RAN) else None
 
 
 def key_of(row: Row) -> Key:

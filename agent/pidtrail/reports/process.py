@@ -10,8 +10,9 @@ import msgspec
 
 from pidtrail.airflow.facts import Role
 from pidtrail.clock import rfc3339
-from pidtrail.correlate import RUNS_USER_CODE, correlate, role_at
+from pidtrail.correlate import correlate
 from pidtrail.events import AirflowFact, Header, ProcessKey, TaskRef, TaskReported
+from pidtrail.members import RUNS_USER_CODE, role_at
 from pidtrail.tree import Node, ProcessTree
 
 TREE_SCHEMA: Final = "pidtrail.tree/1"

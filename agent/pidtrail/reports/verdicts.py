@@ -22,7 +22,6 @@ COLUMNS: Final = (
     *("moved", "switched", "faults", "verdict", "confidence"),
 )
 NUMBERS: Final = {"try", "recorded", "real pid", "moved", "switched", "faults"}
-RUNS: Final = {"runner", "sudo"}
 UNLIMITED: Final = 10_000
 """Columns where the width is not known: more than any line takes."""
 
@@ -99,8 +98,16 @@ def row(verdict: Verdict) -> tuple[str, ...]:
 
 
 def ran(verdict: Verdict) -> list[ProcessReport]:
-    """Return the processes that ran the attempt, oldest first; several after pokes and resumes."""
-    return [process for process in verdict.processes if process.role in RUNS]
+    """
+    Return the processes that ran the attempt, oldest first; several after pokes and resumes.
+
+    sudo is one only where nothing is known to have run below it.
+    """
+    for role in ("runner", "sudo"):
+        found = [process for process in verdict.processes if process.role == role]
+        if found:
+            return found
+    return []
 
 
 def recorded_pids(verdict: Verdict) -> str:

@@ -11,12 +11,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pidtrail.airflow.facts import Role
+from pidtrail.attribution import facts_of
 from pidtrail.clock import epoch_ns_of_text
-from pidtrail.correlate import role_at
+from pidtrail.members import is_sudo, role_at
 
 if TYPE_CHECKING:
-    from pidtrail.correlate import Correlation, Member, TaskRun
-    from pidtrail.events import AirflowFact, Header, ProcessKey, TaskReported
+    from pidtrail.correlate import Correlation, TaskRun
+    from pidtrail.events import AirflowFact, Exec, Header, Observed, ProcessKey, TaskReported
+    from pidtrail.members import Member
     from pidtrail.tree import Node
 
 WAITING_STATES: Final = frozenset({"queued", "scheduled", None})
@@ -64,7 +66,15 @@ class Case:
         self.tree = scope.correlation.tree
         self.claims = scope.correlation.claims
         self.ended_ns = scope.ended_ns
-        self.siblings = [r for r in scope.correlation.runs if r.instance == run.instance]
+        own = {member.node.key for member in run.runners}
+        # What ran in the very same process (`airflow dags test`) supersedes nothing.
+        self.siblings = [
+            r
+            for r in scope.correlation.runs
+            if r is not run
+            and r.instance == run.instance
+            and own.isdisjoint(member.node.key for member in r.runners)
+        ]
 
     @cached_property
     def runners(self) -> list[Member]:
@@ -188,6 +198,20 @@ class Case:
         """Return a process and its ancestors by birth."""
         return self.tree.lineage(node.key)
 
+    def levels(self, member: Member) -> list[Node]:
+        """Return what a supervisor started down to user code: sudo's levels, then the runner."""
+        inner = member.node
+        if is_sudo(inner):
+            below = {node.key for node in self.tree.descendants(inner.key)}
+            ran = [m.node for m in self.run.members if m.role is Role.RUNNER]
+            inner = next((node for node in ran if node.key in below), inner)
+        levels = [inner]
+        for ancestor in self.chain(inner)[1:]:
+            if not is_sudo(ancestor):
+                break
+            levels.append(ancestor)
+        return levels[::-1]
+
     def role(self, node: Node, ts_boot_ns: int | None = None) -> Role:
         """Return what a process is, at an instant if one is given."""
         member = next((m for m in self.run.members if m.node is node), None)
@@ -220,7 +244,14 @@ class Case:
             return f"task instance {task.ti_id}"
         index = f"[{task.map_index}]" if task.map_index is not None and task.map_index >= 0 else ""
         attempt = f" try {task.try_number}" if task.try_number is not None else ""
-        return f"{task.dag_id}.{task.task_id}{index}{attempt}"
+        return f"{task.dag_id}.{task.task_id or '?'}{index}{attempt}"
+
+
+def command_of(node: Node) -> str | None:
+    """Return the Airflow command that a process executed last, e.g. `tasks test`, or None."""
+    records: list[Observed | Exec] = [*node.observed, *node.execs]
+    said = [facts.command for record in records if (facts := facts_of(record))]
+    return next((command for command in reversed(said) if command), None)
 
 
 def numbers_of(member: Member) -> set[int | None]:

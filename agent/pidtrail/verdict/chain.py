@@ -11,10 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pidtrail.airflow.facts import Role
+from pidtrail.members import is_sudo
+from pidtrail.verdict.case import command_of
 from pidtrail.verdict.ending import ended_in_words, killed_by, signal_name
 from pidtrail.verdict.finding import Finding, facts_of
 
 if TYPE_CHECKING:
+    from pidtrail.events import Record
+    from pidtrail.members import Member
     from pidtrail.tree import Node
     from pidtrail.verdict.case import Case
 
@@ -79,12 +83,14 @@ def impersonation(case: Case) -> Finding | None:
     The task runs as another user, and a level of the chain that sudo adds was compared.
 
     Concludes: the number on record and the one it was compared with are two
-    processes of one chain: sudo and what runs below it, or (2.x, run_as_user
-    equal to the own user, so without sudo) the runner and its supervisor. A
-    false alarm: the process on record is the one that was started.
+    processes of one chain. 2.x takes the parent of the recorded process for it and
+    compares that with the process its supervisor started: right if sudo forked
+    once; a false alarm if sudo forked twice (a pty, I/O logging), executed the task
+    directly (no pam_session, no pty), or was not needed (run_as_user equal to the
+    own user). The process on record is the one that ran the task.
     Needs: the chain from the supervisor down, with the program that each level
-    executed. A 2.x runner that was exec'ed below a supervisor that was not
-    proves run_as_user or default_impersonation.
+    executed. A 2.x runner that was exec'ed, with its job id, proves run_as_user or
+    default_impersonation: all others are forked.
     Cannot tell: whether a heartbeat came in the runner's life, and so whether
     the message was printed. Up to 2.10.0 it killed the task; 2.10.1 and newer
     only warn, and 3.x compares no parents (local_task_job_runner.py
@@ -93,74 +99,74 @@ def impersonation(case: Case) -> Finding | None:
     runner, pid = case.runner, case.recorded_pid
     if runner is None or pid is None:
         return None
-    top = below_supervisor(case, runner.node)
-    if not is_sudo(top):
-        return own_user(case, runner.node)
-    levels = [top]
-    while inner := [c for c in case.tree.children(levels[-1].key) if is_sudo(c)]:
-        levels.append(inner[0])
-    worker = next(
-        (c for c in case.tree.children(levels[-1].key) if not is_sudo(c)), None
-    )  # fmt: skip
-    if worker is None or pid not in {worker.key.pid, *(node.key.pid for node in levels)}:
+    levels = case.levels(runner)
+    if pid == runner.node.key.pid:
+        return parent_compared(case, levels)
+    if pid not in {node.key.pid for node in levels}:
         return None
-    sudo = ", ".join(str(node.key.pid) for node in levels)
-    if pid == worker.key.pid:
-        parent = levels[-1].key.pid
-        same = ", and they are the same" if parent == top.key.pid else ": a false alarm"
-        words = (
-            f"Recorded PID {pid} is the process that runs below sudo ({sudo}); Airflow 2.x takes "
-            f"the number of its parent, {parent}, and compares it with {top.key.pid}{same}"
-        )
-    else:
-        words = f"Recorded PID {pid} is sudo; user code ran below it, in process {worker.key.pid}"
     return Finding(
         "impersonation", "explained", "proved",
-        f"{words}. Of {case.name()} neither process changed its PID; {worker.key.pid} "
-        f"{ended_in_words(worker)}.",
-        [
-            *(r for node in (*levels, worker) for r in [*facts_of(node), *node.execs[-1:]]),
-            *case.own_reports[-1:],
-        ],
+        f"Recorded PID {pid} is one of the chain {chain_in_words(levels)} in which {case.name()} "
+        f"ran: Airflow recorded {runner.node.key.pid} of it, and neither changed its PID.",
+        [*levels_facts(levels), *case.own_reports[-1:]],
     )  # fmt: skip
 
 
-def own_user(case: Case, node: Node) -> Finding | None:
-    """Conclude that 2.x took the supervisor for the recorded process of its exec'ed runner."""
+def parent_compared(case: Case, levels: list[Node]) -> Finding | None:
+    """Conclude that 2.x compares a wrong parent with what it started; None if the right one."""
+    node = levels[-1]
     parent = case.tree.node(node.birth_parent)
-    if parent is None or case.recorded_pid != node.key.pid or not node.execs:
+    said = case.claims.get(node.key, ())
+    raw = any(c.by == "argv" and c.role is Role.RUNNER and c.job_id is not None for c in said)
+    if not raw or parent is None or parent is levels[0]:
         return None
-    says = case.claims.get(node.key, ())
-    raw = any(c.by == "argv" and c.role is Role.RUNNER and c.job_id is not None for c in says)
-    if not raw or parent.execs or not (parent.title or "").startswith("airflow task supervisor: "):
+    if len(levels) == 1 and case.role(parent) is not Role.SUPERVISOR:
         return None
+    if len(levels) > 1:
+        how = f"below sudo on {len(levels) - 1} levels ({chain_in_words(levels)})"
+    elif was_sudo(node):
+        how = "and sudo executed it directly, without a process of its own"
+    else:
+        how = "with run_as_user but no sudo in between"
     ended = killed_by(node, case.tree, lambda other: str(case.role(other)))
     sender = ended.sender if ended is not None else None
     killed = ""
-    if ended is not None and sender is not None and sender.pid == parent.key.pid:
+    if ended is not None and sender is not None and sender.pid == case.chain(levels[0])[1].key.pid:
         killed = f" {signal_name(ended.sig)} came from that supervisor, as up to 2.10.0 it does."
+    kind = case.role(parent) if len(levels) == 1 else Role.SUDO
     return Finding(
         "impersonation", "explained", "proved",
-        f"Recorded PID {node.key.pid} is the process that ran {case.name()}; with run_as_user but "
-        f"no sudo in between, Airflow 2.x takes its parent, supervisor {parent.key.pid}, for the "
-        f"recorded process at every heartbeat: a false alarm. It {ended_in_words(node)}.{killed}",
-        [*facts_of(parent), *facts_of(node), *node.execs[-1:], *case.own_reports[-1:]],
+        f"Recorded PID {node.key.pid} is the process that ran {case.name()}, {how}; at every "
+        f"heartbeat Airflow 2.x takes its parent, {kind} {parent.key.pid}, for the recorded "
+        f"process and compares it with {levels[0].key.pid}: a false alarm. It "
+        f"{ended_in_words(node)}.{killed}",
+        [*facts_of(parent), *levels_facts(levels), *case.own_reports[-1:]],
     )  # fmt: skip
 
 
-def below_supervisor(case: Case, node: Node) -> Node:
-    """Return the process of a runner's chain that its supervisor forked: what Airflow started."""
-    top = node
-    for ancestor in case.chain(node)[1:]:
-        if case.role(ancestor) not in {Role.RUNNER, Role.SUDO} and not is_sudo(ancestor):
-            break
-        top = ancestor
-    return top
+def way_in_words(case: Case, runner: Member) -> str:
+    """Return how the recorded process came to run user code, where that is not the plain way."""
+    levels = case.levels(runner)
+    command = command_of(runner.node)
+    if command in {"tasks test", "dags test"}:
+        return f": `airflow {command}` itself, which starts no process for a task or a try"
+    if len(levels) > 1:
+        return f", below sudo ({', '.join(str(node.key.pid) for node in levels[:-1])})"
+    return ", which sudo executed without another process" if was_sudo(runner.node) else ""
 
 
-def is_sudo(node: Node) -> bool:
-    """Return whether a process is sudo: by its last program, or as a fork of sudo (its monitor)."""
-    argv = node.argv
-    if argv:
-        return argv[0].rpartition("/")[2] == "sudo"
-    return not node.titles and node.comm == "sudo"
+def chain_in_words(levels: list[Node]) -> str:
+    """Return processes from above to below."""
+    return " > ".join(f"{node.key.pid} {node.comm or '?'}" for node in levels)
+
+
+def levels_facts(levels: list[Node]) -> list[Record]:
+    """Return what proves each level and the programs it executed."""
+    return [record for node in levels for record in (*facts_of(node), *node.execs[-1:])]
+
+
+def was_sudo(node: Node) -> bool:
+    """Return whether a process had executed sudo before it became what it is."""
+    return any(
+        record.argv and record.argv[0].rpartition("/")[2] == "sudo" for record in node.execs[:-1]
+    )

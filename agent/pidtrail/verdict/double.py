@@ -13,8 +13,8 @@ from pidtrail.verdict.superseded import later_evidence
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pidtrail.correlate import Member
     from pidtrail.events import AirflowFact, TaskReported
+    from pidtrail.members import Member
     from pidtrail.tree import Node
     from pidtrail.verdict.case import Case
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from pidtrail.clock import rfc3339, wall_ns
-from pidtrail.correlate import Correlation, Member, TaskRun, correlate, gather, role_at
+from pidtrail.correlate import Correlation, TaskRun, correlate, gather
 from pidtrail.errors import PidtrailError
 from pidtrail.events import Event, Header
+from pidtrail.members import Member, role_at
 from pidtrail.tree import Node
 from pidtrail.verdict.case import WAITING_STATES, Case, scope_of
 from pidtrail.verdict.ending import ending_seqs, killed_by

@@ -14,8 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pidtrail.verdict.case import WAITING_STATES, Case
-from pidtrail.verdict.chain import ancestor_recorded, descendant_observed, impersonation
+from pidtrail.verdict.case import WAITING_STATES, Case, command_of
+from pidtrail.verdict.chain import (
+    ancestor_recorded,
+    descendant_observed,
+    impersonation,
+    levels_facts,
+    way_in_words,
+)
 from pidtrail.verdict.double import aborted_start, concurrent_duplicate, stale_executor_event
 from pidtrail.verdict.elsewhere import match_via_namespace, other_host, pid_reused
 from pidtrail.verdict.ending import ended_in_words
@@ -33,6 +39,30 @@ from pidtrail.verdict.superseded import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def unrecorded_test(case: Case) -> Finding | None:
+    """
+    `airflow tasks test` ran the user code, and no record of it is kept.
+
+    Concludes: there is nothing to compare. The command runs the task in its own
+    process, without scheduler, executor or supervisor.
+    Needs: the command line of that process from the kernel.
+    Cannot tell: whether its row carried the PID for a while. 2.x never commits the
+    row (it uses a run named `__airflow_temporary_run_…`); 3.x records the PID and
+    removes the row at the end (cli/commands/task_command.py task_test @ 2.11.2 and
+    3.3.2): where it was read in time the verdict is match.
+    """
+    runner = case.runner
+    if runner is None or case.recorded_pids or command_of(runner.node) != "tasks test":
+        return None
+    return Finding(
+        "unrecorded-test", "explained", "proved",
+        f"No PID is recorded for {case.name()}: `airflow tasks test` ran it in its own process, "
+        f"{runner.node.key.pid}, and Airflow keeps no row of that; it "
+        f"{ended_in_words(runner.node)}.",
+        [*facts_of(runner.node), *runner.node.execs[-1:], *case.reports[-1:]],
+    )  # fmt: skip
 
 
 def died_unrecorded(case: Case) -> Finding | None:
@@ -117,18 +147,29 @@ def match(case: Case) -> Finding | None:
     """
     The recorded PID is the process that ran the attempt.
 
-    Concludes: no mismatch.
+    Concludes: no mismatch. With run_as_user 2.x records the process below sudo,
+    3.x the sudo that it started: the summary then names both. One process of
+    `airflow dags test` is that of every task and try that it ran.
     Needs: a row of the attempt with a pid, and the runner with that very number.
     Cannot tell: what somebody else compared it with.
     """
     runner = case.runner
     if runner is None or case.recorded_pid != runner.node.key.pid:
         return None
+    levels = case.levels(runner)
+    if levels[-1] is not runner.node:
+        return Finding(
+            "match", "match", "proved",
+            f"Recorded PID {runner.node.key.pid} is sudo, which is what Airflow 3.x starts and "
+            f"records for another user's task; user code of {case.name()} ran below it, in "
+            f"process {levels[-1].key.pid}, which {ended_in_words(levels[-1])}.",
+            [*levels_facts(levels), *case.own_reports[-1:]],
+        )  # fmt: skip
     return Finding(
         "match", "match", "proved",
-        f"Recorded PID {runner.node.key.pid} is the process that ran {case.name()}; it "
-        f"{ended_in_words(runner.node)}.",
-        [*facts_of(runner.node), *case.own_reports[-1:]],
+        f"Recorded PID {runner.node.key.pid} is the process that ran {case.name()}"
+        f"{way_in_words(case, runner)}; it {ended_in_words(runner.node)}.",
+        [*levels_facts(levels), *case.own_reports[-1:]],
     )  # fmt: skip
 
 
@@ -187,6 +228,7 @@ def undetermined(case: Case) -> Finding:
 
 RULES: Final[tuple[Callable[[Case], Finding | None], ...]] = (
     # Nothing can be compared: there is no number, no process yet, or it is another host's.
+    unrecorded_test,
     died_unrecorded,
     not_recorded_yet,
     stale_between_tries,

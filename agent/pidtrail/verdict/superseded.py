@@ -17,8 +17,9 @@ from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 
 if TYPE_CHECKING:
-    from pidtrail.correlate import Member, TaskRun
+    from pidtrail.correlate import TaskRun
     from pidtrail.events import AirflowFact, Record, TaskReported
+    from pidtrail.members import Member
 
 HEARTBEAT_TIMEOUT: Final = "heartbeat timeout"
 """Audit name (log.event) of the scheduler's purge (scheduler_job_runner.py, 2.10 and 3.x)."""

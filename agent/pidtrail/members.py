@@ -1,0 +1,135 @@
+"""
+What single processes say of themselves, and what stands between a supervisor and user code.
+
+A claim is one word of one process; which attempt it belongs to is for
+`correlate` to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from pidtrail.airflow.facts import Role
+from pidtrail.airflow.identify import env_task, log_path_task
+from pidtrail.attribution import facts_of
+from pidtrail.events import Exec, Observed, ProcessKey, TaskRef, Title
+from pidtrail.tree import Node, ProcessTree, when
+
+RUNS_USER_CODE: Final = frozenset({Role.RUNNER, Role.SUDO})
+
+
+class Claim(NamedTuple):
+    """What a process showed of itself at an instant, and in what (`by`)."""
+
+    ts_boot_ns: int
+    role: Role
+    task: TaskRef | None
+    by: str
+    seq: int
+    job_id: int | None = None
+
+
+class Member(NamedTuple):
+    """
+    A process of an attempt; `by` says how it was attributed, `seq` which record proves it.
+
+    `recorded` says whether it is the one of its chain that Airflow records: below
+    a sudo of 2.x that is the process that runs user code, in 3.x the first sudo.
+    """
+
+    node: Node
+    role: Role
+    by: str
+    seq: int | None
+    recorded: bool = True
+
+
+def claims_of(node: Node) -> list[Claim]:
+    """Return what a process showed of itself, in order of time."""
+    records: list[Title | Exec | Observed] = [*node.titles, *node.execs, *node.observed]
+    found = []
+    for record in sorted(records, key=when):
+        facts = facts_of(record)
+        if facts is not None:
+            by = "title" if isinstance(record, Title) else "argv"
+            found.append(
+                Claim(record.ts_boot_ns, facts.role, facts.task, by, record.seq, facts.job_id)
+            )
+        if isinstance(record, Observed):
+            role = found[-1].role if found else Role.OTHER
+            for by, task in (
+                ("log", log_path_task(record.log_path) if record.log_path else None),
+                ("env", env_task(record.env) if record.env else None),
+            ):
+                if task is not None:
+                    role = Role.OPERATOR_CHILD if by == "env" else role
+                    found.append(Claim(record.ts_boot_ns, role, task, by, record.seq))
+    return found
+
+
+def role_at(claims: Iterable[Claim], ts_boot_ns: int | None) -> Role:
+    """Return the last role that was claimed up to an instant, or at all; OTHER if none was."""
+    role = Role.OTHER
+    for claim in claims:
+        if ts_boot_ns is not None and claim.ts_boot_ns > ts_boot_ns and role is not Role.OTHER:
+            break
+        if claim.role is not Role.OTHER:
+            role = claim.role
+    return role
+
+
+def is_errand(node: Node) -> bool:
+    """
+    Return whether a process was forked to become a program that is none of Airflow's.
+
+    2.x has the configuration of a run_as_user task given away and removed with
+    sudo (task/task_runner/base_task_runner.py @ 2.11.2); any interpreter that
+    imports Airflow calls file(1) (platform.py architecture()). A task in another
+    language (3.3) is no errand: it is told where its supervisor listens
+    (sdk coordinators/_subprocess.py @ 1.3.2).
+    """
+    if not node.execs or any(record.argv is None for record in node.execs):
+        return False
+    if any(facts_of(record) is not None for record in node.execs):
+        return False
+    return not any(word.startswith("--comm=") for word in node.execs[-1].argv or ())
+
+
+def levels_of(
+    tree: ProcessTree, claims: dict[ProcessKey, list[Claim]], top: Member
+) -> list[Member]:
+    """
+    Return a runner with what sudo puts between it and the user code: itself, if nothing.
+
+    sudo forks none, one or two levels (sudo(8), "Process model"). Below, 2.x runs
+    `tasks run --raw` with its job id and records that process; 3.x has recorded
+    the one that became sudo.
+    """
+    if top.role is not Role.SUDO:
+        return [top]
+    between: list[Member] = []
+    node: Node | None = top.node
+    while node is not None:
+        children = tree.children(node.key)
+        for child in children:
+            said = [c for c in claims.get(child.key, ()) if c.role is Role.RUNNER]
+            if said:
+                inside = any(claim.job_id is not None for claim in said)
+                return [
+                    top._replace(recorded=not inside),
+                    *between,
+                    Member(child, Role.RUNNER, said[0].by, said[0].seq, recorded=inside),
+                ]
+        node = next((child for child in children if is_sudo(child)), None)
+        if node is not None:
+            between.append(Member(node, Role.SUDO, "lineage", None, recorded=False))
+    return [top]
+
+
+def is_sudo(node: Node) -> bool:
+    """Return whether a process is sudo: by its last program, or as a fork of sudo (its monitor)."""
+    argv = node.argv
+    if argv:
+        return argv[0].rpartition("/")[2] == "sudo"
+    return not node.titles and node.comm == "sudo"
