@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from pidtrail.events import TaskRef
 from tests.unit.example_stories import (
     FAILED,
     aborted_start,
@@ -17,7 +18,7 @@ from tests.unit.example_stories import (
     refuse,
     three,
 )
-from tests.unit.story import Airflow2, Airflow3, at, ref, uuid
+from tests.unit.story import Airflow2, Airflow3, Story, at, ref, uuid
 
 
 def test_the_duplicate_that_ended_with_the_row_was_kept() -> None:
@@ -206,3 +207,168 @@ def test_a_scheduler_that_reset_without_an_audit_row_is_no_heartbeat_timeout() -
     story.events = [e for e in story.events if getattr(e, "event", None) != "heartbeat timeout"]
 
     assert story.verdict(1).code != "heartbeat-timeout"
+
+
+def again(story: Airflow3, number: int) -> Airflow3:
+    """Let another worker run the task instance again: a reset gives it another id, a broker not."""
+    return story.run("worker2", "second", ref(number, uuid(number)))
+
+
+def both_end(story: Story, row: TaskRef) -> Story:
+    """Let both processes end in one moment, and the row be written in it."""
+    end = at(story.now_ns)
+    story.exit("runner").exit("second")
+    return story.report(row, "success", "second", end_date=end)
+
+
+def test_a_reset_tells_whose_result_was_kept() -> None:
+    """The older try has the reason, and the answer as well."""
+    story = other_scheduler(three().exit("scheduler", signal.SIGKILL))
+    story.run("worker2", "second", ref(2, uuid(2))).wait(9).exit("runner").wait(9)
+    end = at(story.now_ns)
+    story.exit("second").report(ref(2, uuid(2)), "success", "second", end_date=end)
+
+    verdict = story.verdict(1)
+
+    assert verdict.code == "orphan-reset"
+    assert f"when {story.pids['second']} exited with 0: its result was kept" in verdict.summary
+    assert verdict.unknowns == []
+
+
+def test_two_results_in_one_moment_are_undetermined() -> None:
+    """2.x: each of the two may have written the row."""
+    story = Airflow2().start("1", 3).report(ref(), "running", "runner1").wait(4)
+    story.start("2", 4).report(ref(), "running", "runner2").wait(3)
+    end = at(story.now_ns)
+    story.exit("runner1").exit("runner2").report(ref(), "success", "runner2", end_date=end)
+
+    verdict = story.verdict()
+
+    assert "whose result was kept is undetermined" in verdict.summary
+    assert any("result" in unknown for unknown in verdict.unknowns)
+
+
+def test_a_runner_of_3_whose_id_is_the_rows_no_more_has_no_result() -> None:
+    """The reset gave the row another id; whatever the old one tells is refused."""
+    story = again(other_scheduler(three().exit("scheduler", signal.SIGKILL)), 2).wait(9)
+
+    verdict = both_end(story, ref(2, uuid(2))).verdict(1)
+
+    assert f"when {story.pids['second']} exited with 0: its result was kept" in verdict.summary
+
+
+def test_a_runner_of_3_without_supervisor_has_no_result() -> None:
+    """It cannot report: of two that end in one moment the other's was kept."""
+    story = again(other_scheduler(three().exit("worker", signal.SIGKILL)), 1).wait(9)
+
+    verdict = both_end(story, ref(1, uuid(1))).verdict()
+
+    assert f"when {story.pids['second']} exited with 0: its result was kept" in verdict.summary
+
+
+def test_a_runner_of_3_that_was_told_to_stop_has_no_result() -> None:
+    """The server has refused its heartbeat, and refuses its result."""
+    story = again(other_scheduler(three()), 1).wait(5)
+    story.signal(signal.SIGTERM, "runner", "worker").wait(3)
+
+    verdict = both_end(story, ref(1, uuid(1))).verdict()
+
+    assert f"when {story.pids['second']} exited with 0: its result was kept" in verdict.summary
+
+
+def test_two_of_3_that_both_can_report_are_undetermined() -> None:
+    """One id, two living supervisors, and neither was refused anything."""
+    story = again(other_scheduler(three()), 1).wait(9)
+
+    assert "undetermined" in both_end(story, ref(1, uuid(1))).verdict().summary
+
+
+def test_a_reset_says_who_was_told_to_stop() -> None:
+    """By its own supervisor, whose heartbeat was refused."""
+    story = again(other_scheduler(three().exit("scheduler", signal.SIGKILL)), 2).wait(5)
+    story.signal(signal.SIGTERM, "runner", "worker").wait(3).exit("runner", signal.SIGTERM)
+
+    told = f"{story.pids['runner']} was told to stop by its supervisor {story.pids['worker']}"
+    assert told in story.verdict(1).summary
+
+
+def test_the_end_of_a_reset_is_no_result() -> None:
+    """3.x leaves that date in the row of the next try while it is queued."""
+    story = other_scheduler(three().exit("scheduler", signal.SIGKILL))
+    end = at(story.now_ns)
+    story.report(ref(2, uuid(2)), "queued", "runner", end_date=end)
+    story.run("worker2", "second", ref(2, uuid(2))).wait(9).exit("runner")
+
+    assert "whose result was kept is undetermined" in story.verdict(1).summary
+
+
+def archived(story: Airflow3) -> Airflow3:
+    """Let 3.x put the first try into the history, with its end now."""
+    columns = {"table": "task_instance_history", "end_date": at(story.now_ns)}
+    return story.report(ref(1, uuid(1)), "failed", "runner", **columns)
+
+
+def test_a_process_that_was_stopped_before_the_next_one_was_queued_was_reset() -> None:
+    """Its heartbeat came between the reset and the first sign of the next try."""
+    story = archived(other_scheduler(three().exit("scheduler", signal.SIGKILL)))
+    story.signal(signal.SIGTERM, "runner", "worker").exit("runner", signal.SIGTERM).wait(1)
+    story.run("worker2", "second", ref(2, uuid(2)))
+
+    assert story.verdict(1).code == "orphan-reset"
+
+
+def test_a_process_that_was_stopped_before_the_next_one_began_is_no_duplicate() -> None:
+    """It winds down for five seconds, beside the next one; nobody hears its result."""
+    story = archived(other_scheduler(three().exit("scheduler", signal.SIGKILL)))
+    story.signal(signal.SIGTERM, "runner", "worker")
+    story.run("worker2", "second", ref(2, uuid(2))).wait(5).exit("runner", signal.SIGKILL)
+    story.wait(5).exit("second").report(ref(2, uuid(2)), "success", "second")
+
+    assert [v.code for v in story.judge().verdicts] == ["orphan-reset", "match"]
+    assert "was told to stop by its supervisor" in story.verdict(1).summary
+
+
+def test_a_process_that_was_signalled_before_it_was_given_up_was_not_told_to_stop() -> None:
+    """A shutdown that is passed on to a task which does not heed it: then it is reset, and real."""
+    story = other_scheduler(three().exit("scheduler", signal.SIGKILL))
+    archived(story.signal(signal.SIGTERM, "runner", "worker").wait(1))
+    story.run("worker2", "second", ref(2, uuid(2))).wait(5).exit("runner")
+
+    assert [v.code for v in story.judge().verdicts] == ["orphan-reset", "concurrent-duplicate"]
+
+
+def test_a_process_that_failed_after_its_scheduler_had_died_was_retried() -> None:
+    """The history is written while it winds down, and nobody told it to stop."""
+    story = archived(other_scheduler(three().exit("scheduler", signal.SIGKILL)))
+    story.wait(0.1).exit("runner", FAILED).wait(1)
+    story.run("worker2", "second", ref(2, uuid(2)))
+
+    assert story.verdict(1).code == "retry"
+
+
+def test_a_dead_pid_in_a_running_row_is_told() -> None:
+    """Between the death and the timeout the row was wrong."""
+    story = three().exit("runner", signal.SIGKILL).exit("worker", signal.SIGKILL).wait(300)
+    story.fact(ref(1), "log", "heartbeat timeout").report(ref(1, uuid(1)), "failed", "runner")
+
+    assert "until then the row showed it as running" in story.verdict().summary
+
+
+def test_a_row_that_had_changed_before_the_timeout_is_not_said_to_be_running() -> None:
+    """It was queued again by then."""
+    story = three().exit("runner", signal.SIGKILL).exit("worker", signal.SIGKILL).wait(299)
+    story.report(ref(1, uuid(1)), "queued", "runner").wait(1)
+    story.fact(ref(1), "log", "heartbeat timeout").report(ref(1, uuid(1)), "failed", "runner")
+
+    assert story.verdict().code == "heartbeat-timeout"
+    assert "showed it as running" not in story.verdict().summary
+
+
+def test_two_tries_at_once_are_named_with_their_processes() -> None:
+    """Which process ran which try."""
+    story, _ = orphan_reset()
+
+    old, new = story.pids["runner"], story.pids["second"]
+    assert (
+        f"Processes {old} (try 1) and {new} (try 2) ran sales.load at" in story.verdict(2).summary
+    )

@@ -237,14 +237,14 @@ class Case:
                 return ancestor.key
         return None
 
-    def name(self) -> str:
-        """Return the attempt in words."""
+    def name(self, *, attempt: bool = True) -> str:
+        """Return the attempt in words, or its task instance."""
         task = self.task
         if task.dag_id is None:
             return f"task instance {task.ti_id}"
         index = f"[{task.map_index}]" if task.map_index is not None and task.map_index >= 0 else ""
-        attempt = f" try {task.try_number}" if task.try_number is not None else ""
-        return f"{task.dag_id}.{task.task_id or '?'}{index}{attempt}"
+        number = f" try {task.try_number}" if attempt and task.try_number is not None else ""
+        return f"{task.dag_id}.{task.task_id or '?'}{index}{number}"
 
 
 def command_of(node: Node) -> str | None:

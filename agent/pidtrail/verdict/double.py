@@ -8,6 +8,7 @@ from pidtrail.clock import NS_PER_SECOND
 from pidtrail.verdict.case import PARKED_STATES, overlap_ns
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
+from pidtrail.verdict.result import AT_ONCE_NS, NOT_KEPT, UNKNOWN, kept, told_to_stop
 from pidtrail.verdict.superseded import later_evidence
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from pidtrail.tree import Node
     from pidtrail.verdict.case import Case
 
-AT_ONCE_NS: Final = 2 * NS_PER_SECOND
-"""Less is the winding down of a process (callbacks, listeners) that has reported already."""
-WROTE_WITHIN_NS: Final = 5 * NS_PER_SECOND
-"""Between a row's end_date and the end of the process that wrote it."""
 TOLD_WITHIN_NS: Final = 15 * NS_PER_SECOND
 """Between the reaping of a process and the scheduler's handling of the executor's event."""
 UNREAPED_NS: Final = NS_PER_SECOND
@@ -38,7 +35,9 @@ def concurrent_duplicate(case: Case) -> Finding | None:
     than a moment, and this attempt has no better reason (orphan-reset, clear, …)
     on its own account.
     Needs: births and ends of both from the kernel; for whose result was kept, the
-    row's end_date near the end of one of them.
+    row's end_date near the end of one of them, and that one's being able to write
+    it: in 2.x every runner is, in 3.x none without supervisor, none that was told
+    to stop, none of an id that is no longer the row's.
     Cannot tell: who started it twice (a broker that redelivers, two schedulers, a
     reset), nor what both did to the outside world.
     """
@@ -47,69 +46,39 @@ def concurrent_duplicate(case: Case) -> Finding | None:
         if shared < AT_ONCE_NS:
             continue
         result, proof = kept(case, one.node, other.node)
-        words = result or "whose result was kept is not known"
+        pids = f"Processes {one.node.key.pid} and {other.node.key.pid} ran {case.name()}"
+        if tries is not None:
+            pids = (
+                f"Processes {one.node.key.pid} (try {tries[0]}) and {other.node.key.pid} "
+                f"(try {tries[1]}) ran {case.name(attempt=False)}"
+            )
         return Finding(
             "concurrent-duplicate", "conflict", "proved",
-            f"Processes {one.node.key.pid} and {other.node.key.pid} ran {case.name()}{tries} at "
-            f"the same time for {shared / NS_PER_SECOND:.1f} s; {words}.",
+            f"{pids} at the same time for {shared / NS_PER_SECOND:.1f} s; {result or NOT_KEPT}.",
             [*facts_of(one.node), *facts_of(other.node), *proof],
-            () if result else ("whose result was kept: no end_date is near the end of one alone",),
+            () if result else (UNKNOWN,),
         )  # fmt: skip
     return None
 
 
-def doubles(case: Case) -> Iterator[tuple[Member, Member, str]]:
-    """Yield pairs of runners that would be one too many, older first, and whose they are."""
+def doubles(case: Case) -> Iterator[tuple[Member, Member, tuple[int | None, int | None] | None]]:
+    """Yield pairs of runners that would be one too many, older first, and their tries if two."""
     runners = case.runners
     for index, one in enumerate(runners):
         for other in runners[index + 1 :]:
             # What runs below sudo is no second runner.
             if one.node not in case.chain(other.node):
-                yield one, other, ""
+                yield one, other, None
     if case.runner is None:
         return
     if case.later is not None and case.later.runners:
-        yield case.runner, case.later.runners[0], f" and try {case.later.task.try_number}"
+        tries = case.task.try_number, case.later.task.try_number
+        yield case.runner, case.later.runners[0], tries
     for run in case.earlier[:1]:
         for member in run.runners[-1:]:
-            if not told_to_stop(case, member.node, case.runners[0].node):
-                yield member, case.runners[0], f" and try {run.task.try_number}"
-
-
-def told_to_stop(case: Case, older: Node, newer: Node) -> bool:
-    """Return whether its own supervisor ended a process because of a newer one (409, 410)."""
-    parents = {node.key[:2] for node in case.chain(older)[1:]}
-    return any(
-        (s.sender_pid, s.sender_start_ticks) in parents and s.ts_boot_ns >= (newer.started_ns or 0)
-        for s in older.signals
-    )
-
-
-def kept(case: Case, one: Node, other: Node) -> tuple[str | None, list[TaskReported]]:
-    """Return in words whose result is in the row, None if that cannot be told, and the row."""
-    runs = [case.run, *([case.later] if case.later is not None else [])]
-    rows = [
-        r
-        for run in reversed(runs)
-        for r in reversed(run.reports)
-        if r.end_date is not None and r.table != "task_instance_history"
-    ]
-    for row in rows[:1]:
-        wrote_ns = case.boot_ns(row.end_date) or row.ts_boot_ns
-        near = [
-            node
-            for node in (one, other)
-            if node.ended_ns is not None and abs(node.ended_ns - wrote_ns) < WROTE_WITHIN_NS
-        ]
-        if near:
-            near.sort(key=lambda node: abs((node.ended_ns or 0) - wrote_ns))
-            if len(near) == 1 or abs((near[1].ended_ns or 0) - wrote_ns) > WROTE_WITHIN_NS // 2:
-                words = (
-                    f"the row's {row.state} is of {row.end_date}, when {near[0].key.pid} "
-                    f"{ended_in_words(near[0])}: its result was kept"
-                )
-                return words, [row]
-    return None, rows[:1]
+            # Its own supervisor ends a process because of a newer one (409, 410).
+            if told_to_stop(case, member.node, case.runners[0].node) is None:
+                yield member, case.runners[0], (run.task.try_number, case.task.try_number)
 
 
 def aborted_start(case: Case) -> Finding | None:
@@ -205,6 +174,9 @@ def late_finding(
 ) -> Finding:
     """Return the finding of a stale event."""
     zombie = (node.reap.zombie_ns or 0) / NS_PER_SECOND if node.reap is not None else 0
+    failed_ns = case.boot_ns(row.end_date) or row.ts_boot_ns
+    late = (failed_ns - (node.ended_ns or failed_ns)) / NS_PER_SECOND
+    said = f" (audit row `{STATE_MISMATCH}` of {rows[-1].at})" if rows else ""
     then = "the next one was queued"
     if case.refused:
         then += f"; the process that was started for that, {case.refused[-1].node.key.pid}, was"
@@ -212,14 +184,13 @@ def late_finding(
     if following:
         later = following[0].node
         begun = later.started_ns or 0
-        failed_ns = case.boot_ns(row.end_date) or row.ts_boot_ns
         was = "was running" if begun < failed_ns else "was about to start"
         then = f"the next one, {later.key.pid}, {was} and {ended_in_words(later)}"
     return Finding(
         "stale-executor-event", "conflict", "proved" if rows else "strong",
         f"Process {node.key.pid} of {case.name()} {ended_in_words(node)} and stayed unreaped for "
         f"{zombie:.1f} s; the executor told of it only then, and Airflow marked the attempt "
-        f"{row.state} while {then}.",
+        f"{row.state} {late:.1f} s after that end{said}, while {then}.",
         [
             *runner_facts(case), *([node.reap] if node.reap is not None else []), row, *rows[-1:],
             *(later_evidence(case.later) if case.later is not None else ()),

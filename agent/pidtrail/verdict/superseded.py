@@ -15,6 +15,7 @@ from pidtrail.clock import NS_PER_SECOND
 from pidtrail.verdict.case import FINAL_STATES, PARKED_STATES, SUPERVISING, WAITING_STATES, Case
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
+from pidtrail.verdict.result import at_once, told_to_stop
 
 if TYPE_CHECKING:
     from pidtrail.correlate import TaskRun
@@ -70,17 +71,30 @@ def heartbeat_timeout(case: Case) -> Finding | None:
         if ended is not None and ended <= at_ns:
             ago = (at_ns - ended) / NS_PER_SECOND
             words = f"its process {pid} {ended_in_words(runner.node)} {ago:.1f} s before"
+            before = [r for r in case.reports if r.ts_boot_ns <= at_ns][-1:]
+            if any(r.state == "running" and r.recorded_pid == pid for r in before):
+                words += ", and until then the row showed it as running"
         gone = case.supervisors_dead_before(runner.node)
         if gone:
             words += f" (its {case.role(gone[0])} {gone[0].key.pid} was dead)"
     then = ""
     if later is not None:
         then = f". Airflow ran try {later.task.try_number}: {new_pid(later)}"
+    both, proof, unknowns = beside(case, later)
     return Finding(
         "heartbeat-timeout", "explained", "proved",
-        f"Airflow gave {case.name()} up for want of a heartbeat: {words}{then}.",
-        [*runner_facts(case), rows[-1], *(later_evidence(later) if later is not None else ())],
+        f"Airflow gave {case.name()} up for want of a heartbeat: {words}{then}.{both}",
+        [*runner_facts(case), rows[-1], *proof,
+         *(later_evidence(later) if later is not None else ())],
+        tuple(unknowns),
     )  # fmt: skip
+
+
+def beside(case: Case, later: TaskRun | None) -> tuple[str, list[TaskReported], list[str]]:
+    """Return what is to be said of an attempt's process and the next attempt's living at once."""
+    if case.runner is None or later is None or not later.runners:
+        return "", [], []
+    return at_once(case, case.runner.node, later.runners[0].node)
 
 
 def is_premature(case: Case, fact: AirflowFact) -> bool:
@@ -104,7 +118,9 @@ def orphan_reset(case: Case) -> Finding | None:
     Concludes: the next attempt was queued after this one's scheduler had ended,
     and while this one's process still lived: a new process, and for a time two.
     Needs: the end of the scheduler, the life of the runner, and the first sign
-    of the next attempt.
+    of the next attempt. Or, in 3.x, the runner's being told to stop after the
+    date at which the reset archived it. Whose result was kept is told as in
+    concurrent-duplicate.
     Cannot tell: the exact moment of the reset, only the first row that shows it.
     LocalExecutor cannot adopt (executors/local_executor.py
     try_adopt_task_instances); thresholds: scheduler_health_check_threshold,
@@ -120,16 +136,20 @@ def orphan_reset(case: Case) -> Finding | None:
         for node in case.supervisors_dead_before(runner.node)
         if node.ended_ns is not None and node.ended_ns < queued_ns
     ]
-    if not gone or (ended is not None and ended < queued_ns):
+    if not gone:
+        return None
+    if ended is not None and ended < queued_ns and told_to_stop(case, runner.node) is None:
         return None
     scheduler = gone[-1]
-    both = "" if ended is not None else " and still runs"
+    still = "" if ended is not None else " and still runs"
+    both, proof, unknowns = beside(case, later)
     return Finding(
         "orphan-reset", "explained", "proved",
         f"{case.name()} was started again as try {later.task.try_number} after its "
         f"{case.role(scheduler)} {scheduler.key.pid} had ended, while its process "
-        f"{runner.node.key.pid} lived on{both}: {new_pid(later)}.",
-        [*facts_of(runner.node), *facts_of(scheduler), *later_evidence(later)],
+        f"{runner.node.key.pid} lived on{still}: {new_pid(later)}.{both}",
+        [*facts_of(runner.node), *facts_of(scheduler), *proof, *later_evidence(later)],
+        tuple(unknowns),
     )  # fmt: skip
 
 
