@@ -141,6 +141,26 @@ def test_doctor_names_airflow_and_its_database_without_the_password(
     assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" in shown
 
 
+def test_doctor_names_workers_without_a_scheduler(
+    sources: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were left behind, and it says what to do."""
+    sources["fake"] = Fake
+    running = [
+        Running(1 << 22, 1, Role.EXECUTOR_WORKER, "airflow"),
+        Running((1 << 22) + 1, 1, Role.EXECUTOR_WORKER, "airflow", abandoned=True),
+    ]
+    monkeypatch.setattr(doctor, "airflow_processes", lambda: running)
+    assert cli.run(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert cli.run(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+
+    assert [one["abandoned"] for one in told["airflow"]] == [False, True]
+    assert shown.count("airflow  no scheduler above it\n") == 1
+    assert "left behind when its scheduler was killed" in shown
+
+
 def test_what_a_host_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without securityfs, swaps or mounts gives no facts, and no failure."""
     monkeypatch.setattr(host, "read", lambda _: None)

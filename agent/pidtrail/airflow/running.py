@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import psutil
@@ -13,28 +14,63 @@ from pidtrail.airflow.identify import title_facts
 ROOT_ROLES: Final = frozenset({Role.SCHEDULER, Role.CELERY_WORKER, Role.TRIGGERER})
 
 
+EXECUTOR_ROLES: Final = frozenset({Role.EXECUTOR_WORKER, Role.EXECUTOR_MANAGER})
+
+
 class Running(NamedTuple):
-    """One Airflow process; `user` is None where it may not be known."""
+    """
+    One Airflow process; `user` is None where it may not be known.
+
+    `abandoned` says that it belongs to an executor and nothing that could give it work
+    is above it: its scheduler died, and it waits for ever.
+    """
 
     pid: int
     ppid: int | None
     role: Role
     user: str | None
+    abandoned: bool = False
 
 
 def airflow_processes() -> list[Running]:
     """Return every process whose title or command line is Airflow's, by pid."""
-    found = []
-    for process in psutil.process_iter(["pid", "ppid", "cmdline", "username"]):
-        argv = process.info["cmdline"] or []
-        if not argv:
-            continue
+    found: dict[int, Running] = {}
+    parents: dict[int, int | None] = {}
+    for process in psutil.process_iter(["pid", "ppid", "username"]):
+        parents[process.pid] = process.info["ppid"]
+        argv = command_line(process.pid)
         facts = (title_facts(argv[0]) if len(argv) == 1 else None) or argv_facts(argv)
         if facts is not None and facts.role is not Role.OTHER:
-            found.append(
-                Running(process.pid, process.info["ppid"], facts.role, process.info["username"])
+            found[process.pid] = Running(
+                process.pid, process.info["ppid"], facts.role, process.info["username"]
             )
-    return sorted(found)
+    fed = {pid for pid, process in found.items() if process.role in ROOT_ROLES}
+    return [
+        process._replace(
+            abandoned=process.role in EXECUTOR_ROLES and not fed & set(ancestors(pid, parents))
+        )
+        for pid, process in sorted(found.items())
+    ]
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the arguments of a process, a title as one; none if it ended or has none."""
+    # psutil takes the zeros behind a title for arguments, or splits a title at its blanks.
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
+    except OSError:
+        return []
+    return [part.decode("utf-8", "replace") for part in raw.split(b"\0")] if raw else []
+
+
+def ancestors(pid: int, parents: dict[int, int | None]) -> list[int]:
+    """Return who is above a process, nearest first."""
+    found: list[int] = []
+    above = parents.get(pid)
+    while above and above not in found:
+        found.append(above)
+        above = parents.get(above)
+    return found
 
 
 def airflow_roots() -> list[int]:

@@ -31,11 +31,16 @@ class SourceState(msgspec.Struct, frozen=True):
 
 
 class AirflowProcess(msgspec.Struct, frozen=True):
-    """An Airflow process that runs here; `user` is None where it may not be known."""
+    """
+    An Airflow process that runs here; `user` is None where it may not be known.
+
+    `abandoned`: it belongs to the executor of a scheduler that is gone, and waits for ever.
+    """
 
     pid: int
     role: str
     user: str | None
+    abandoned: bool = False
 
 
 class Database(msgspec.Struct, frozen=True):
@@ -100,7 +105,7 @@ def diagnose() -> Diagnosis:
         works=any(source.works for source in sources),
         sources=sources,
         host=look(),
-        airflow=[AirflowProcess(p.pid, str(p.role), p.user) for p in running],
+        airflow=[AirflowProcess(p.pid, str(p.role), p.user, p.abandoned) for p in running],
         databases=[database_of(pid) for pid in roots],
     )
 
@@ -135,7 +140,12 @@ def lines(found: Diagnosis, *, colour: bool) -> Iterator[str]:
     if not found.airflow:
         yield "  no Airflow process runs here, or none that we may see"
     for process in found.airflow:
-        yield f"  {process.pid:<10} {process.role:<18} {visible(process.user or '?', 40)}"
+        left = paint("  no scheduler above it", "yellow") if process.abandoned else ""
+        yield f"  {process.pid:<10} {process.role:<18} {visible(process.user or '?', 40)}{left}"
+    if any(process.abandoned for process in found.airflow):
+        yield "  Who has no scheduler above it was left behind when its scheduler was killed. It"
+        yield "  gets no work any more and does not end by itself: look whether it still runs a"
+        yield "  task (`ps --ppid PID`), and end it."
     for database in found.databases:
         where = f"database of {database.pid}"
         if database.url is None:

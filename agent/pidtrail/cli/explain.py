@@ -107,6 +107,9 @@ def explain(
         tests.append(lambda verdict: latest_ns(verdict) >= start)
     found = [verdict for verdict in report.verdicts if all(test(verdict) for test in tests)]
     unknowns = list(dict.fromkeys([*report.unknowns, *stream.problems]))
+    if tests or read is not None:
+        # What a scheduler left behind is about no attempt, and some were asked for.
+        report = structs.replace(report, abandoned=[])
     if read is not None:
         found = line.about(message or "", read, found)
         filtered = structs.replace(report, verdicts=found, unknowns=unknowns)

@@ -41,6 +41,8 @@ def render_verdicts(report: Report, *, width: int | None = None, colour: bool = 
             lines += sentences(verdict, colour=colour)
     else:
         lines.append("no task instance of Airflow was seen")
+    left = painted("left behind", "yellow" if colour else None)
+    lines += [f"{left}: {visible(one.summary, 2000)}" for one in report.abandoned]
     lines += [painted(f"not known: {visible(text)}", "yellow" if colour else None)
               for text in report.unknowns]  # fmt: skip
     return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -14,6 +14,7 @@ from pidtrail.errors import PidtrailError
 from pidtrail.events import Event, Header
 from pidtrail.members import Member, role_at
 from pidtrail.tree import Node
+from pidtrail.verdict.abandoned import abandoned
 from pidtrail.verdict.case import WAITING_STATES, Case, scope_of
 from pidtrail.verdict.ending import ending_seqs, killed_by
 from pidtrail.verdict.finding import Finding
@@ -77,6 +78,7 @@ class Judge:
             boot_id=self.header.boot_id,
             source=self.header.source,
             unknowns=list(self.problems),
+            abandoned=abandoned(self.correlation, self.wall),
         )
 
     def took_place(self, run: TaskRun) -> bool:

@@ -104,6 +104,21 @@ class Verdict(msgspec.Struct, frozen=True):
     unknowns: list[str]
 
 
+class Abandoned(msgspec.Struct, frozen=True):
+    """
+    What a scheduler's executor left behind: processes that nobody gives work or ends.
+
+    `alive` are the pids of those that lived when the recording ended; times are RFC 3339.
+    """
+
+    scheduler: Who
+    scheduler_ended: str | None
+    processes: list[Who]
+    alive: list[int]
+    summary: str
+    evidence: list[int]
+
+
 class Report(msgspec.Struct, frozen=True):
     """All verdicts of a stream, as `explain --json` prints them."""
 
@@ -113,3 +128,4 @@ class Report(msgspec.Struct, frozen=True):
     boot_id: str | None = None
     source: str | None = None
     unknowns: list[str] = []
+    abandoned: list[Abandoned] = []
