@@ -16,7 +16,7 @@ from pidtrail.cli.logs import log
 from pidtrail.store import Recorder
 from pidtrail.verdict.rules import RULES, code_of
 from tests.unit.example_stories import impersonation
-from tests.unit.story import Airflow3, header, ref, uuid
+from tests.unit.story import Airflow2, Airflow3, header, ref, uuid
 
 TI = uuid(7)
 LINES = (
@@ -328,6 +328,42 @@ def test_json_has_messages_and_verdicts(explain: Any, recording: Path) -> None:
     assert [one["kind"] for one in done["messages"]] == ["recorded-pid"]
     assert [one["code"] for one in done["report"]["verdicts"]] == ["impersonation"]
     assert all(number["seen"] for number in done["messages"][0]["pids"])
+
+
+def test_two_runners_in_the_recording_outweigh_the_order_of_their_numbers(
+    explain: Any, tmp_path: Path
+) -> None:
+    """Numbers begin anew at the lowest: the newer process may have the smaller one."""
+    path = tmp_path / "two.db"
+    story = Airflow2().start("1", 3).report(ref(), "running", "runner1").wait(4)
+    story.start("2", 4, log=2).report(ref(2), "running", "runner2").wait(9)
+    story.exit("runner1").wait(5).exit("runner2")
+    recorder = Recorder(path, header())
+    recorder.write(story.events)
+    recorder.close()
+
+    for numbers in (("runner1", "runner2"), ("runner2", "runner1")):
+        recorded, current = (story.pids[name] for name in numbers)
+        line = f"Recorded pid {recorded} does not match the current pid {current}"
+        (message,) = json.loads(explain(path, "--message", line, "--json").out)["messages"]
+        assert "The alarm is real: they are two processes" in message["comparison"]
+
+
+def test_a_process_that_was_gone_before_is_not_called_a_second_one(
+    explain: Any, tmp_path: Path
+) -> None:
+    """The pid of the try before, still in the row (up to 2.1.3): the numbers alone are a hint."""
+    path = tmp_path / "one.db"
+    story = Airflow2().start("1", 3).report(ref(), "running", "runner1").exit("runner1").wait(4)
+    story.start("2", 4, log=2).report(ref(2), "running", "runner2").wait(9).exit("runner2")
+    recorder = Recorder(path, header())
+    recorder.write(story.events)
+    recorder.close()
+
+    line = "Recorded pid {runner1} does not match the current pid {runner2}".format(**story.pids)
+    (message,) = json.loads(explain(path, "--message", line, "--json").out)["messages"]
+
+    assert "likely started before" in message["comparison"]
 
 
 def test_numbers_that_nobody_had_find_no_run(explain: Any, recording: Path) -> None:

@@ -119,7 +119,7 @@ def told(found: list[Reading], report: Report | None) -> Told:
             one.message.codes,
             [number_told(mention, verdicts) for mention in one.pids],
             [NumberTold(mention.value, mention.what) for mention in one.words],
-            one.comparison,
+            compared(one, verdicts or []) or one.comparison,
         )
         for one in found
     ]
@@ -132,6 +132,51 @@ def number_told(mention: Mention, verdicts: list[Verdict] | None) -> NumberTold:
         return NumberTold(mention.value, mention.what)
     seen = [line for verdict in verdicts for line in who_had(int(mention.value), verdict)]
     return NumberTold(mention.value, mention.what, list(dict.fromkeys(seen)))
+
+
+def compared(one: Reading, verdicts: list[Verdict]) -> str | None:
+    """
+    Return what a recording says of the two numbers of `Recorded pid`, None if it does not know.
+
+    Which number is greater tells nothing once the kernel has begun anew at the lowest.
+    """
+    if one.comparison is None:
+        return None
+    recorded, current = (int(mention.value) for mention in one.pids)
+    if recorded == current:
+        return None
+    ran = [(v, p) for v in verdicts for p in v.processes if p.role == "runner"]
+    for verdict, process in ran:
+        if process.pid != current:
+            continue
+        if any(link.pid == recorded for link in process.chain[1:]):
+            return (
+                f"In the recording {recorded} is above {current}, in one chain of processes: a "
+                "false alarm."
+            )
+        for other, another in ran:
+            if another.pid == recorded and at_once(process, another) and is_same(verdict, other):
+                tries = f"(try {other.task.try_number}, {life(another)})"
+                return (
+                    f"In the recording both ran this task instance: {recorded} {tries} and "
+                    f"{current} (try {verdict.task.try_number}, {life(process)}). The alarm is "
+                    "real: they are two processes."
+                )
+    return None
+
+
+def at_once(one: ProcessReport, other: ProcessReport) -> bool:
+    """Return whether two processes lived at the same time."""
+    return all(
+        first.started is not None and (second.ended is None or first.started < second.ended)
+        for first, second in ((one, other), (other, one))
+    )
+
+
+def is_same(one: Verdict, other: Verdict) -> bool:
+    """Return whether two verdicts are about one task instance, whatever the tries."""
+    names = ("dag_id", "task_id", "run_id", "map_index")
+    return all(getattr(one.task, name) == getattr(other.task, name) for name in names)
 
 
 def who_had(pid: int, verdict: Verdict) -> Iterator[str]:
