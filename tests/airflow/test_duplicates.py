@@ -1,0 +1,308 @@
+"""Airflow gives up on user code that still lives: the verdicts on real runs with lowered limits."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from demo.airflow3 import database_url as sqlite_url
+from demo.airflow3 import migrated_template
+from demo.airflow_host import free_ports
+from demo.environment import InstallError, install
+from demo.postgres import database_url as postgres_url
+from demo.processes import StageError
+from demo.witness import Note, read_notes
+from pidtrail.verdict.model import ProcessReport, Report, Verdict
+from tests.airflow.held_driver import UNREAPED_FOR_S
+from tests.airflow.tracing import PIDTRAIL, explain, trace
+
+SESSION_TIMEOUT_S = 240
+FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
+UNDETERMINED = "whose result was kept is undetermined"
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
+
+
+class Held(NamedTuple):
+    """
+    What `held_driver` played on one Airflow, and what pidtrail says of it.
+
+    `played` has the schedulers as (pid, start ticks), old and new; `left`, the
+    titles by pid of what lived in the old one's session at the end; and what
+    `doctor --json` said then.
+    """
+
+    version: str
+    recording: Path
+    report: Report
+    notes: list[Note]
+    played: dict[str, Any]
+
+    @property
+    def is_2(self) -> bool:
+        """Whether this is Airflow 2.x."""
+        return self.version.startswith("2.")
+
+    def verdict(self, case: str, try_number: int = 1) -> Verdict:
+        """The verdict of one try of a case."""
+        (found,) = [
+            verdict
+            for verdict in self.report.verdicts
+            if (verdict.task.dag_id, verdict.task.try_number) == (f"case_{case}", try_number)
+        ]
+        return found
+
+    def runner(self, case: str, try_number: int = 1) -> ProcessReport:
+        """The only process that ran user code of a try."""
+        (found,) = [
+            process
+            for process in self.verdict(case, try_number).processes
+            if process.role == "runner"
+        ]
+        return found
+
+    def left(self) -> dict[int, str]:
+        """What lived of the old scheduler's executor at the end: titles by pid."""
+        return {
+            int(pid): title
+            for pid, title in self.played["left"].items()
+            if title.startswith(("airflow worker -- LocalExecutor", "airflow executor"))
+        }
+
+
+def play(version: str, folder: Path) -> Held:
+    """Trace all cases on one Airflow; explain the recording. Raises one of `FAILURES`."""
+    release = install(version)
+    home, result = folder / "home", folder / "result.json"
+    driver = [sys.executable, "-m", "tests.airflow.held_driver", version, str(home), str(result)]
+    if version.startswith("2."):
+        (port,) = free_ports(1)
+        database = postgres_url(port)
+        driver.append(str(port))
+    else:
+        migrated_template(release)
+        database = sqlite_url(home)
+    recording = trace(folder, driver, "--airflow-db", database, timeout_s=SESSION_TIMEOUT_S)
+    explain(recording)
+    return Held(
+        version=version,
+        recording=recording,
+        report=msgspec.json.decode((folder / "verdicts.json").read_bytes(), type=Report),
+        notes=read_notes(home / "notes"),
+        played=json.loads(result.read_bytes()),
+    )
+
+
+@functools.cache
+def _played_once(version: str, base: Path) -> Held | str:
+    folder = base / f"held-{version}"
+    folder.mkdir()
+    # A failure is remembered too: twenty tests must not wait for it twenty times.
+    try:
+        return play(version, folder)
+    except FAILURES as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.fixture(params=["3.3.2", "2.11.2"])
+def held(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Held:
+    """Everything about one Airflow version; played when the first test asks for it."""
+    outcome = _played_once(request.param, tmp_path_factory.getbasetemp())
+    if isinstance(outcome, str):
+        pytest.fail(outcome, pytrace=False)
+    return outcome
+
+
+@pytest.fixture
+def held_3(tmp_path_factory: pytest.TempPathFactory) -> Held:
+    """Everything about 3.3.2."""
+    outcome = _played_once("3.3.2", tmp_path_factory.getbasetemp())
+    if isinstance(outcome, str):
+        pytest.fail(outcome, pytrace=False)
+    return outcome
+
+
+@pytest.fixture
+def held_2(tmp_path_factory: pytest.TempPathFactory) -> Held:
+    """Everything about 2.11.2."""
+    outcome = _played_once("2.11.2", tmp_path_factory.getbasetemp())
+    if isinstance(outcome, str):
+        pytest.fail(outcome, pytrace=False)
+    return outcome
+
+
+def test_every_try_is_given_the_process_that_ran_it(held: Held) -> None:
+    """Two live processes of one task instance are told apart, each with its own try."""
+    noted = {(note.dag_id, note.try_number, *note.identity) for note in held.notes}
+    found = {
+        (verdict.task.dag_id, verdict.task.try_number, process.pid, process.start_ticks)
+        for verdict in held.report.verdicts
+        for process in verdict.processes
+        if process.role == "runner"
+    }
+
+    assert found == noted
+
+
+@pytest.mark.parametrize("case", ["reset", "reset_orphan"])
+def test_a_new_scheduler_resets_what_the_killed_one_ran(held: Held, case: str) -> None:
+    """Try 1 is superseded by an orphan reset, and the killed scheduler is named."""
+    verdict = held.verdict(case)
+    (old, _), _ = held.played["schedulers"]
+
+    assert (verdict.code, verdict.outcome, verdict.confidence) == (
+        *("orphan-reset", "explained", "proved"),
+    )
+    assert f"after its scheduler {old} had ended" in verdict.summary
+    assert f"its process {held.runner(case).pid} lived on" in verdict.summary
+
+
+def test_the_process_of_a_killed_supervisor_is_given_up_for_want_of_a_heartbeat(held: Held) -> None:
+    """Its runner lives on unheard; Airflow runs another one beside it."""
+    verdict = held.verdict("unheard")
+    old, new = held.runner("unheard"), held.runner("unheard", 2)
+
+    assert (verdict.code, verdict.confidence) == ("heartbeat-timeout", "proved")
+    assert f"its process {old.pid} lived on unheard" in verdict.summary
+    assert f"a new process, PID {new.pid}" in verdict.summary
+
+
+def test_a_dead_pid_is_shown_as_running_until_the_heartbeat_timeout(held: Held) -> None:
+    """The whole chain was killed; the row shows the dead pid as running, and nothing overlaps."""
+    verdict, dead = held.verdict("chain"), held.runner("chain")
+
+    assert verdict.code == "heartbeat-timeout"
+    assert dead.termsig == signal.SIGKILL
+    assert "until then the row showed it as running" in verdict.summary
+    assert "lived at once" not in verdict.summary
+    assert [seen.pid for seen in verdict.recorded if seen.state == "running"][-1] == dead.pid
+
+
+@pytest.mark.parametrize("case", ["unheard", "reset_orphan"])
+def test_two_live_runners_are_a_conflict(held: Held, case: str) -> None:
+    """Try 2 ran beside try 1, whose supervisor was dead: a real duplicate."""
+    verdict = held.verdict(case, 2)
+    old, new = held.runner(case), held.runner(case, 2)
+
+    assert (verdict.code, verdict.outcome) == ("concurrent-duplicate", "conflict")
+    assert f"Processes {old.pid} (try 1) and {new.pid} (try 2) ran" in verdict.summary
+
+
+def test_the_old_process_of_2_writes_its_result_into_the_row_of_the_new_one(held_2: Held) -> None:
+    """The row shows try 2 and the new pid, and the old process's success."""
+    for case in ("reset", "unheard"):
+        old, new = held_2.runner(case), held_2.runner(case, 2)
+        last = held_2.verdict(case, 2).recorded[-1]
+
+        assert (last.state, last.pid) == ("success", new.pid)
+        for try_number in (1, 2):
+            words = f"when {old.pid} exited with 0: its result was kept"
+            assert words in held_2.verdict(case, try_number).summary
+
+
+def test_what_was_not_kept_of_two_results_in_one_moment_is_undetermined(held_2: Held) -> None:
+    """Both ended at once, and each may have written the row: pidtrail does not guess."""
+    for try_number in (1, 2):
+        verdict = held_2.verdict("reset_orphan", try_number)
+
+        assert UNDETERMINED in verdict.summary
+        assert any("whose result was kept" in unknown for unknown in verdict.unknowns)
+
+
+@pytest.mark.parametrize("case", ["reset", "reset_orphan", "unheard"])
+def test_3_keeps_the_result_of_the_new_process_alone(held_3: Held, case: str) -> None:
+    """Whoever ends first: the old one is refused, or has nobody left to report through."""
+    new = held_3.runner(case, 2)
+
+    assert f"when {new.pid} exited with 0: its result was kept" in held_3.verdict(case).summary
+
+
+def test_3_tells_the_old_process_to_stop(held_3: Held) -> None:
+    """Its heartbeat is refused, its own supervisor sends SIGTERM; so try 2 is no duplicate."""
+    old = held_3.runner("reset")
+    assert old.birth_parent is not None
+
+    words = f"{old.pid} was told to stop by its supervisor {old.birth_parent.pid}"
+    assert words in held_3.verdict("reset").summary
+    assert old.killed_by is not None
+    assert old.killed_by.sender is not None
+    assert old.killed_by.sender.pid == old.birth_parent.pid
+    assert held_3.verdict("reset", 2).code == "match"
+
+
+def test_a_late_word_of_the_executor_fails_the_next_poke(held_3: Held) -> None:
+    """The end of poke 1, the time unreaped, the audit row, and poke 2, which was running."""
+    verdict = held_3.verdict("late")
+    first, second = [one for one in verdict.processes if one.role == "runner"]
+
+    assert (verdict.code, verdict.outcome, verdict.confidence) == (
+        *("stale-executor-event", "conflict", "proved"),
+    )
+    assert first.zombie_ns is not None
+    assert first.zombie_ns > UNREAPED_FOR_S * 1e9
+    assert f"Process {first.pid} of case_late.t try 1 exited with 0" in verdict.summary
+    assert f"stayed unreaped for {first.zombie_ns / 1e9:.1f} s" in verdict.summary
+    assert "(audit row `state mismatch` of " in verdict.summary
+    assert f"while the next one, {second.pid}, was running" in verdict.summary
+    assert verdict.recorded[-1].state == "failed"
+
+
+def test_what_a_killed_scheduler_left_is_named(held: Held) -> None:
+    """Every process of its executor that was still there is listed, and nothing else."""
+    (left,) = held.report.abandoned
+    (old, _), _ = held.played["schedulers"]
+
+    assert left.scheduler.pid == old
+    assert {process.pid for process in left.processes} == set(held.left())
+    # 2.x keeps its queues in a process of their own.
+    roles = {process.role for process in left.processes}
+    assert roles == {"executor_worker", "executor_manager"} if held.is_2 else {"executor_worker"}
+
+
+def test_doctor_names_what_a_killed_scheduler_left(held: Held) -> None:
+    """While they are there; the new scheduler's workers are not among them."""
+    told = {one["pid"]: one for one in held.played["doctor"]["airflow"]}
+    _, (new, _) = held.played["schedulers"]
+    fed = held.played["fed"]
+
+    assert fed
+    assert {told[pid]["role"] for pid in fed} <= {"executor_worker", "supervisor"}
+    assert told[new]["role"] == "scheduler"
+    assert {pid for pid in held.left() if told[pid]["abandoned"]} == set(held.left())
+    assert not any(told[pid]["abandoned"] for pid in (new, *fed))
+
+
+def test_the_line_of_2_about_two_pids_is_real_here(held_2: Held) -> None:
+    """The old supervisor's `Recorded pid … does not match`: two runners, no false alarm."""
+    home = held_2.recording.with_name("home")
+    logs = [path.read_text() for path in home.rglob("dag_id=case_reset/**/attempt=1.log")]
+    lines = [line for log in logs for line in log.splitlines() if "Recorded pid" in line]
+    old, new = held_2.runner("reset"), held_2.runner("reset", 2)
+    assert lines
+
+    told = json.loads(
+        subprocess.run(
+            [PIDTRAIL, "explain", held_2.recording, "--message", lines[0], "--json"],
+            capture_output=True,
+            check=True,
+        ).stdout
+    )
+
+    (message,) = told["messages"]
+    recorded, current = message["pids"]
+    assert (recorded["value"], current["value"]) == (str(new.pid), str(old.pid))
+    assert all(number["seen"][0].startswith("the runner of case_reset.t")
+               for number in message["pids"])  # fmt: skip
+    assert "real" in message["comparison"]
+    assert {one["code"] for one in told["report"]["verdicts"]} == {
+        "orphan-reset",
+        "concurrent-duplicate",
+    }
