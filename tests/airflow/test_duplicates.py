@@ -306,3 +306,39 @@ def test_the_line_of_2_about_two_pids_is_real_here(held_2: Held) -> None:
         "orphan-reset",
         "concurrent-duplicate",
     }
+
+
+def test_the_schedulers_words_on_orphans_lead_to_all_of_them(held: Held) -> None:
+    """It names several task instances in one message, over several lines."""
+    log = held.recording.with_name("home").joinpath("scheduler-2.log").read_text()
+    words = log[log.index("Reset the following 2 orphaned TaskInstances") :].splitlines()[:3]
+
+    found = codes_of(held, "\n".join(words))
+
+    assert {("case_reset", 1, "orphan-reset"), ("case_reset_orphan", 1, "orphan-reset")} <= found
+    assert {dag for dag, *_ in found} == {"case_reset", "case_reset_orphan"}
+
+
+def test_the_schedulers_words_on_a_state_mismatch_lead_to_the_poke(held_3: Held) -> None:
+    """`Executor … reported that the task instance … finished` names the sensor."""
+    log = held_3.recording.with_name("home").joinpath("scheduler-1.log").read_text()
+    (line,) = [
+        line
+        for line in log.splitlines()
+        if "reported that the task instance" in line and "case_late" in line
+    ]
+
+    assert codes_of(held_3, line) == {("case_late", 1, "stale-executor-event")}
+
+
+def codes_of(held: Held, message: str) -> set[tuple[str | None, int | None, str]]:
+    """Return the attempts that `explain --message` finds in the recording, with their verdicts."""
+    told = subprocess.run(
+        [PIDTRAIL, "explain", held.recording, "--message", message, "--json"],
+        capture_output=True,
+        check=True,
+    ).stdout
+    return {
+        (one["task"]["dag_id"], one["task"]["try_number"], one["code"])
+        for one in json.loads(told)["report"]["verdicts"]
+    }

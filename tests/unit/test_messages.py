@@ -247,11 +247,10 @@ def test_a_huge_text_is_read_at_once(piece: str) -> None:
 
 def test_task_instances_are_found_by_the_words_of_all_versions() -> None:
     """As repr, as fields, as dict, as UUID; ids may have dots."""
-    assert names_in("<TaskInstance: a.group.b manual__1 map_index=3 [running]>").dotted == (
-        "a.group.b",
-        "manual__1",
-        "3",
+    several = (
+        "<TaskInstance: a.group.b manual__1 map_index=3 [running]>\n\t<TaskInstance: c.d r [x]>"
     )
+    assert names_in(several).dotted == (("a.group.b", "manual__1", "3"), ("c.d", "r", None))
     assert names_in("{'DAG Id': 'a', 'Task Id': 'b.c', 'Run Id': 'r:1+0'}").fields == {
         "dag_id": "a",
         "task_id": "b.c",
@@ -382,11 +381,12 @@ def test_a_run_is_found_by_the_names_in_the_message(explain: Any, tmp_path: Path
     recorder.write(story.events)
     recorder.close()
 
+    others = "<TaskInstance: other.load manual__1 [running]>\n\t"
     for line in (
         f"Task instance {TI} is already running",
         (
-            "Reset the following 1 orphaned TaskInstances: <TaskInstance: sales.load manual__1 "
-            "map_index=3 [running]>"
+            f"Reset the following 2 orphaned TaskInstances:\n\t{others}<TaskInstance: sales.load "
+            "manual__1 map_index=3 [running]>"
         ),
     ):
         done = json.loads(explain(path, "--message", line, "--json").out)

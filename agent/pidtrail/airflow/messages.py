@@ -55,10 +55,14 @@ class Reading(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What a text names of task instances; `dotted` is DAG and task with a dot between them."""
+    """
+    What a text names of task instances.
+
+    `dotted` are those of reprs: DAG and task with a dot between them, run, map index.
+    """
 
     fields: dict[str, str]
-    dotted: tuple[str, str, str | None] | None
+    dotted: tuple[tuple[str, str, str | None], ...]
     ti_ids: frozenset[str]
 
     def __bool__(self) -> bool:
@@ -137,10 +141,11 @@ def names_in(text: str) -> Names:
         found = pattern.search(line)
         if found is not None:
             fields[name] = found["value"]
-    repr_ = DOTTED.search(line)
-    dotted = None
-    if repr_ is not None and "." in repr_["both"]:
-        dotted = (repr_["both"], repr_["run"], repr_["map"])
+    dotted = tuple(
+        (found["both"], found["run"], found["map"])
+        for found in DOTTED.finditer(line)
+        if "." in found["both"]
+    )
     ti_ids = (uuid_text(found) for found in UUIDS.findall(line))
     return Names(fields, dotted, frozenset(one for one in ti_ids if one is not None))
 

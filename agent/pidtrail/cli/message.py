@@ -90,11 +90,17 @@ def is_named(verdict: Verdict, names: Names) -> bool:
         for name in ("dag_id", "task_id", "run_id", "map_index")
         if name in names.fields and (value := getattr(task, name)) is not None
     ]
-    if names.dotted is not None:
-        both, run, index = names.dotted
-        fits += [f"{task.dag_id}.{task.task_id}" == both, task.run_id == run]
-        fits += [str(task.map_index) == index] if index is not None else []
+    if names.dotted:
+        fits.append(any(is_dotted(verdict, *dotted) for dotted in names.dotted))
     return bool(fits) and all(fits)
+
+
+def is_dotted(verdict: Verdict, both: str, run_id: str, map_index: str | None) -> bool:
+    """Return whether the repr of a task instance is of this one; without map index, of any."""
+    task = verdict.task
+    return (f"{task.dag_id}.{task.task_id}", task.run_id) == (both, run_id) and (
+        map_index is None or str(task.map_index) == map_index
+    )
 
 
 def numbers_of(verdict: Verdict) -> set[int | None]:
