@@ -48,7 +48,7 @@ die() {
 # A need is a name. `have` tells whether it is met, however it got there; `package_of` what apt
 # would install for it; `words_for` what to tell a person whose distribution we do not know.
 SETUP_NEEDS="python libbpf clang llvm-strip bpf-headers cc libc-headers util-linux"
-TEST_NEEDS="postgresql systemd-analyze sudo bcc kernel-headers"
+TEST_NEEDS="postgresql mariadb mysqlclient systemd-analyze sudo bcc kernel-headers"
 BENCH_NEEDS="forkstat bpftrace"
 
 any_file() {
@@ -77,6 +77,8 @@ have() {
         any_file "/lib/modules/$(uname -r)/build" /usr/src/linux-headers-*/include/generated \
             /usr/src/kernels/*/include
         ;;
+    mariadb) command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null ;;
+    mysqlclient) any_file /usr/lib/python3/dist-packages/MySQLdb/__init__.py ;;
     postgresql) any_file /usr/lib/postgresql/*/bin/initdb /usr/bin/initdb ;;
     *) command -v "$1" >/dev/null ;;
     esac
@@ -91,6 +93,8 @@ package_of() {
     cc) echo gcc ;;
     libc-headers) echo libc6-dev ;;
     systemd-analyze) echo systemd ;;
+    mariadb) echo mariadb-server ;;
+    mysqlclient) echo python3-mysqldb ;;
     bcc) echo python3-bpfcc ;;
     kernel-headers)
         case $(distribution) in
@@ -110,6 +114,8 @@ words_for() {
     cc) echo "gcc" ;;
     libc-headers) echo "the C library's headers" ;;
     bcc) echo "the BPF compiler collection's Python module (python3-bpfcc, python3-bcc)" ;;
+    mariadb) echo "a MariaDB server (mariadbd)" ;;
+    mysqlclient) echo "mysqlclient for $SYSTEM_PYTHON (python3-mysqldb)" ;;
     kernel-headers) echo "kernel headers, of any kernel" ;;
     *) echo "$1" ;;
     esac
@@ -295,7 +301,7 @@ test)
     prepare "$TEST_NEEDS"
     tell_uv
     # Here a test that cannot run has failed: no skip goes unseen.
-    export REQUIRE="${REQUIRE-root,bpf,bcc,tracefs,postgres,airflow,systemd}"
+    export REQUIRE="${REQUIRE-root,bpf,bcc,tracefs,postgres,airflow,mariadb,systemd}"
     lint
     run_tests tests/unit
     say "installing Airflow 3 and Airflow 2, each into an environment of its own"

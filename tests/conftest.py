@@ -86,6 +86,16 @@ def missing_postgres() -> str | None:
     return "no PostgreSQL server is installed (initdb)"
 
 
+def missing_mariadb() -> str | None:
+    """Return why no MariaDB server can be started, or None."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    if not all(shutil.which(name, path=path) for name in ("mariadbd", "mariadb-install-db")):
+        return "no MariaDB server is installed (mariadbd)"
+    if not Path("/usr/lib/python3/dist-packages/MySQLdb").exists():
+        return "no mysqlclient is installed for Airflow (python3-mysqldb)"
+    return None
+
+
 def missing_airflow() -> str | None:
     """Return why no real Airflow can be started, or None."""
     if list((ROOT / "build").glob("airflow*/bin/airflow")):
@@ -104,6 +114,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "bcc": missing_bcc,
     "tracefs": missing_tracefs,
     "postgres": missing_postgres,
+    "mariadb": missing_mariadb,
     "airflow": missing_airflow,
     "systemd": missing_systemd,
 }

@@ -27,6 +27,9 @@ class Server:
     each other; `remove` ends it for good.
     """
 
+    kind = "postgresql"
+    now = "now()"
+
     def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         self._binaries = found[-1].parent
@@ -109,9 +112,9 @@ class Server:
         self.stop()
         shutil.rmtree(self._folder)
 
-    def statements(self, application: str) -> list[str]:
-        """Return the first words of all that an application has asked so far."""
-        prefix = f"[{application}] LOG:  statement: "
+    def statements(self) -> list[str]:
+        """Return the first lines of all that pidtrail has asked so far."""
+        prefix = "[pidtrail] LOG:  statement: "
         return [
             line.removeprefix(prefix)
             for line in self._log.read_text(errors="replace").splitlines()

@@ -460,7 +460,7 @@ def test_a_database_made_anew_is_read_from_its_start(start: Start, polls: Watch)
     ("url", "line"),
     [
         ("nonsense hunter2", "the database URL cannot be understood"),
-        ("mysql://u:hunter2@h/d", "mysql is not supported"),
+        ("oracle://u:hunter2@h/d", "oracle is not supported"),
         ("sqlite://", "in memory"),
         ("postgresql+psycopg2://u:hunter2@127.0.0.1:1/d", "127.0.0.1:1/d"),
         ("postgresql+psycopg2://u:hunter2@127.0.0.1:1/d?nonsense=hunter2", "127.0.0.1:1/d"),

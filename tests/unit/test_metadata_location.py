@@ -42,7 +42,13 @@ def config(home: Path, text: str) -> Path:
         ),
         ("sqlite:////abs/airflow.db", "sqlite:////abs/airflow.db"),
         ("sqlite+aiosqlite:///rel.db", "sqlite:///rel.db"),
-        ("mysql://u:p@h/d", "mysql://u:p@h/d"),
+        ("mysql://u:p@h/d", "mysql+pymysql://u:p@h/d"),
+        (
+            "mysql+mysqldb://u:p@h:3306/d?ssl_mode=REQUIRED",
+            "mysql+pymysql://u:p@h:3306/d?ssl_mode=REQUIRED",
+        ),
+        ("mariadb+mariadbconnector://u:p@h/d", "mysql+pymysql://u:p@h/d"),
+        ("oracle://u:p@h/d", "oracle://u:p@h/d"),
         ("nonsense", "nonsense"),
     ],
 )

@@ -1,5 +1,5 @@
 """
-One read-only way into a database of Airflow's: SQLite or PostgreSQL.
+One read-only way into a database of Airflow's: SQLite, PostgreSQL, MySQL or MariaDB.
 
 Rule 1: nothing is written, not even a file beside the database, and the server
         or SQLite itself is told to refuse it.
@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from pidtrail.airflow.mysql import connect_arguments, guards
 from pidtrail.errors import DatabaseError
 from pidtrail.redact import redact_text
 
@@ -41,7 +42,7 @@ class Database:
     """
     A database that can be read again and again, whatever happens to it in between.
 
-    PostgreSQL keeps one connection. A SQLite file is opened for each reading: no
+    A server is kept one connection to. A SQLite file is opened for each reading: no
     handle stays on a file that was replaced, and none hinders the merging of
     its write-ahead log when Airflow stops.
     """
@@ -52,11 +53,14 @@ class Database:
             self._url = make_url(url)
         except (ArgumentError, ValueError):
             raise DatabaseError("the database URL cannot be understood") from None
-        kind = self._url.get_backend_name()
-        if kind not in {"sqlite", "postgresql"}:
-            raise DatabaseError(f"{kind} is not supported: only SQLite and PostgreSQL are read")
+        kind = self._url.get_backend_name().replace("mariadb", "mysql")
+        makers = {"sqlite": self._sqlite, "postgresql": self._postgresql, "mysql": self._mysql}
+        if kind not in makers:
+            raise DatabaseError(
+                f"{kind} is not supported: SQLite, PostgreSQL, MySQL and MariaDB are read"
+            )
         self.kind = kind
-        self._engine = self._postgresql() if kind == "postgresql" else self._sqlite()
+        self._engine = makers[kind]()
 
     @property
     def shown(self) -> str:
@@ -67,8 +71,8 @@ class Database:
         return f"{self._url.host or 'local socket'}{port}/{self._url.database or ''}"
 
     def identity(self) -> tuple[int, int] | None:
-        """Return what changes when the file is another one; None for PostgreSQL."""
-        if self.kind == "postgresql":
+        """Return what changes when the file is another one; None for a server."""
+        if self.kind != "sqlite":
             return None
         try:
             status = self._path().stat()
@@ -97,6 +101,9 @@ class Database:
                             "lock": str(_LOCK_TIMEOUT_MS),
                         },
                     )
+                elif self.kind == "mysql":
+                    for statement in guards(connection, _STATEMENT_TIMEOUT_MS, _LOCK_TIMEOUT_MS):
+                        connection.exec_driver_sql(statement)
                 else:
                     connection.exec_driver_sql("BEGIN")
                 yield connection
@@ -126,6 +133,25 @@ class Database:
                     "keepalives_interval": 2,
                     "keepalives_count": 2,
                     "tcp_user_timeout": 2 * _STATEMENT_TIMEOUT_MS,
+                },
+            )
+        except (SQLAlchemyError, ValueError) as error:
+            raise self._explained(error) from None
+
+    def _mysql(self) -> sa.Engine:
+        arguments = connect_arguments(self._url)
+        try:
+            return sa.create_engine(
+                self._url.set(drivername="mysql+pymysql", query={}),
+                pool_size=1,
+                max_overflow=0,
+                isolation_level="REPEATABLE READ",
+                connect_args=arguments
+                | {
+                    "connect_timeout": _CONNECT_TIMEOUT_S,
+                    # A server that vanished without a word is noticed within seconds.
+                    "read_timeout": 2 * _STATEMENT_TIMEOUT_MS // 1000,
+                    "write_timeout": _CONNECT_TIMEOUT_S,
                 },
             )
         except (SQLAlchemyError, ValueError) as error:
@@ -183,6 +209,8 @@ class Database:
         if isinstance(error, NoSuchModuleError):
             return DatabaseError(f"{self.kind} with that driver is not supported")
         cause = getattr(error, "orig", None) or error
+        if self.kind == "mysql" and len(cause.args) > 1:
+            cause = cause.args[1]  # the first is the number of the error
         line = next((line for line in str(cause).splitlines() if line.strip()), "no reason given")
         return DatabaseError(f"Airflow's database {self.shown}: {_clean(line.strip(), self._url)}")
 

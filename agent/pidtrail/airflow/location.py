@@ -72,16 +72,19 @@ def locate(
 
 def normalised(url: str) -> str:
     """
-    Return the URL with the driver that pidtrail uses: psycopg2, or SQLite's own.
+    Return the URL with the driver that pidtrail uses: psycopg2, PyMySQL, or SQLite's own.
 
     Takes `postgres://` (as some hosts hand out), `postgresql+asyncpg`,
-    `+psycopg` and the like, and `sqlite+aiosqlite`. Another database's URL comes
+    `+psycopg` and the like, `sqlite+aiosqlite`, and `mysql` or `mariadb` with
+    any driver (`+mysqldb`, `+mysqlconnector`, `+aiomysql`, ...). Another database's URL comes
     back unchanged, for `Metadata` to refuse.
     """
     scheme, separator, rest = url.strip().partition("://")
     kind, _, driver = scheme.partition("+")
-    if not separator or kind not in {"postgres", "postgresql", "sqlite"}:
+    if not separator or kind not in {"postgres", "postgresql", "sqlite", "mysql", "mariadb"}:
         return url.strip()
+    if kind in {"mysql", "mariadb"}:
+        return f"mysql+pymysql://{rest}"
     if kind == "sqlite":
         return f"sqlite://{rest}"
     address, question, query = rest.partition("?")

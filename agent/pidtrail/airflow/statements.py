@@ -67,11 +67,14 @@ class Statements:
 
         SQLite has no dates: SQLAlchemy stores text that sorts as time
         (dialects/sqlite DATETIME), in UTC by airflow/utils/sqlalchemy.py UtcDateTime.
+        MySQL compares with the session's time, which is UTC (mysql.py).
         """
         moment = datetime.fromtimestamp(epoch_ns / 1e9, UTC)
         if self._kind == "sqlite":
             return sa.literal(f"{moment:%Y-%m-%d %H:%M:%S.%f}", sa.String())
-        return sa.literal(moment, sa.DateTime(timezone=True))
+        if self._kind == "mysql":
+            moment = moment.replace(tzinfo=None)
+        return sa.literal(moment, sa.DateTime(timezone=self._kind != "mysql"))
 
     def active_tasks(self) -> Select:
         """Return all task instances that have or await a process, however long unchanged."""
