@@ -328,7 +328,7 @@ class Correlator:
             if run.reports or None not in (run.task.map_index, run.task.try_number):
                 continue
             others = [o for o in self.runs.values() if o is not run and speaks_of(run.task, o.task)]
-            pids = {member.node.key.pid for member in run.runners}
+            pids = {number for member in run.runners for number in member.node.numbers}
             named = [o for o in others if any(r.recorded_pid in pids for r in o.reports)]
             bare = [o for o in others if not o.runners]
             for choice in (named, others, bare):

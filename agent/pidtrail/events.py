@@ -12,12 +12,14 @@ a key: `ProcessKey` is (pid, start_ticks), valid within one boot_id.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 EVENT_SCHEMA = "pidtrail.event/1"
+INITIAL_PID_NS: Final = 0xEFFFFFFC
+"""The inode of the host's own PID namespace: include/linux/proc_ns.h PROC_PID_INIT_INO."""
 
 
 class ProcessKey(NamedTuple):

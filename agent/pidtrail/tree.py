@@ -150,6 +150,11 @@ class Node:
         return None
 
     @property
+    def numbers(self) -> frozenset[int]:
+        """Its numbers in all PID namespaces that it is in, as far as they are known."""
+        return frozenset((self.key.pid, *(self.ns_pids or ())))
+
+    @property
     def pid_ns(self) -> int | None:
         """The inode of its innermost PID namespace, which it keeps for life."""
         for record in (self.fork, *self.observed):

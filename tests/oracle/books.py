@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from pidtrail.events import Event, Lost, ProcessKey
-from pidtrail.sources.core import INITIAL_PID_NS, pid_namespace
+from pidtrail.events import INITIAL_PID_NS, Event, Lost, ProcessKey
+from pidtrail.sources.core import pid_namespace
 from pidtrail.sources.source import Source
 from pidtrail.tree import Node, ProcessTree
 from tests.oracle.held import Held, wait_for

@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from pidtrail.events import Event, Exec, Exit, Fork, Lost, Observed, Oom, TaskRef
+from pidtrail.events import (
+    INITIAL_PID_NS,
+    Event,
+    Exec,
+    Exit,
+    Fork,
+    Lost,
+    Observed,
+    Oom,
+    TaskRef,
+)
 from pidtrail.reports.event import render_event
 from pidtrail.reports.process import signal_name, task_label
 from pidtrail.reports.terminal import may_colour, width_of
@@ -254,6 +264,18 @@ def test_an_attempt_without_processes_has_its_line() -> None:
 def test_a_pid_that_changed_in_the_kernel_would_be_shouted() -> None:
     """It is expected never to happen, and must not pass unseen if it does."""
     assert "please report this" in render_verdicts(report(pid_changed_in_kernel=True))
+
+
+@pytest.mark.parametrize("pid_ns", [None, INITIAL_PID_NS])
+def test_numbers_of_the_host_need_no_word(pid_ns: int | None) -> None:
+    assert "namespace" not in render_verdicts(structs.replace(report(), pid_ns=pid_ns))
+
+
+def test_numbers_of_another_namespace_are_said_to_be_so() -> None:
+    """What a person compares with `ps` on the host would not fit."""
+    text = render_verdicts(structs.replace(report(), pid_ns=4026532222))
+
+    assert "PIDs of processes are those of PID namespace 4026532222" in text
 
 
 def test_no_verdict_is_said_in_words() -> None:

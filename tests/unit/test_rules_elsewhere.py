@@ -5,9 +5,34 @@ from __future__ import annotations
 import signal
 
 import pytest
+from msgspec import structs
 
-from tests.unit.example_stories import match_via_namespace, pid_reused, three
-from tests.unit.story import Airflow3, at, ref, uuid
+from pidtrail.events import Observed
+from tests.unit.example_stories import FAILED, match_via_namespace, pid_reused, three
+from tests.unit.story import FULL, Airflow3, at, ref, uuid
+
+POD = "ff49d0be-16b7-4a49-bb9e-8ec1f1f4e27f"
+CONTAINER = "3f2a" * 16
+CGROUP = f"/kubepods/burstable/pod{POD}/{CONTAINER}"
+
+
+def contained(*states: str) -> Airflow3:
+    """A run in a container, PID 30 there and 1002 here, that ended after the row had said this."""
+    story = Airflow3().title("worker", f"airflow worker -- LocalExecutor: {uuid(1)}")
+    story.fork("worker", "runner", ns_pids=[1002, 30])
+    confine(story, "runner", 2).title("runner", f"airflow worker -- {uuid(1)}")
+    for state in states:
+        story.report(ref(1, uuid(1)), state, 30, hostname="pod-a")
+    return story.exit("runner", FAILED).wait(60)
+
+
+def confine(story: Airflow3, name: str, pid_ns: int) -> Airflow3:
+    """Say in which PID namespace, and container, a process was born that was just mentioned."""
+    fork = story.events[-1]
+    story.events[-1] = structs.replace(fork, pid_ns=pid_ns)
+    head, identity = story.next(), story.identity(name)
+    story.events.append(Observed(*head, *identity, cgroup=CGROUP, pid_ns=pid_ns))
+    return story
 
 
 def test_a_number_of_no_namespace_of_the_runner_is_no_match() -> None:
@@ -88,3 +113,106 @@ def test_an_older_process_with_that_number_has_not_reused_it() -> None:
     story.report(ref(1, uuid(1)), "running", 4711, start_date=at(story.now_ns))
 
     assert story.verdict().code == "never-seen"
+
+
+def test_the_container_is_named_where_numbers_are_translated() -> None:
+    """Short as its runtime shows it, with the pod; in full beside the process."""
+    verdict = contained("running", "success").verdict()
+    (runner,) = [process for process in verdict.processes if process.role == "runner"]
+
+    assert verdict.code == "match-via-namespace"
+    assert f"process 1002 here in container 3f2a3f2a3f2a of pod {POD}: one" in verdict.summary
+    assert (runner.container, runner.pod_uid, runner.unit) == (CONTAINER, POD, None)
+
+
+@pytest.mark.parametrize("state", ["running", "deferred", "up_for_reschedule", "up_for_retry"])
+def test_a_number_given_out_again_in_the_container(state: str) -> None:
+    """The row stands with 30, and in that very namespace 30 is another process by now."""
+    story = contained(state).fork("scheduler", "cron", ns_pids=[1003, 30])
+    confine(story, "cron", 2)
+
+    verdict = story.verdict()
+
+    assert (verdict.code, verdict.confidence) == ("pid-reused", "proved")
+    assert "(process 1003 here in container 3f2a3f2a3f2a" in verdict.summary
+    assert "started 2026-01-01T00:01:40.0" in verdict.summary
+    assert "started 2026-01-01T00:02:40.1" in verdict.summary
+
+
+def test_the_same_number_in_another_container_is_not_reused() -> None:
+    """Every pod has a process 30."""
+    story = contained("deferred").fork("scheduler", "other", ns_pids=[1003, 30])
+    confine(story, "other", 3)
+
+    assert story.verdict().code == "deferral"
+
+
+def test_a_number_that_nobody_has_any_more_was_not_reused() -> None:
+    """Who had it in between is gone as well."""
+    story = contained("running").fork("scheduler", "cron", ns_pids=[1003, 30])
+    confine(story, "cron", 2).exit("cron")
+
+    assert story.verdict().code == "match-via-namespace"
+
+
+def test_a_number_of_a_container_is_not_looked_for_among_ours() -> None:
+    """The run was not seen; its number is of another namespace, where sshd is not."""
+    story = contained("running", "success").wait(60)
+    begun = at(story.now_ns)
+    story.wait(60).fork("scheduler", "sshd", pid=44)
+    story.report(ref(2, uuid(2)), "running", 44, hostname="pod-a", start_date=begun)
+
+    verdict = story.verdict(2)
+
+    assert verdict.code == "never-seen"
+    assert "sshd" not in verdict.summary
+
+
+@pytest.mark.parametrize("hostname", ["ip-10-0-0-7.ec2.internal", "pod-a.airflow.svc"])
+def test_a_host_under_another_name_is_no_other_host(hostname: str) -> None:
+    """The process seen here is the recorded one: number and title agree, so the name drifted."""
+    story = three().exit("runner").report(ref(1, uuid(1)), "success", "runner", hostname=hostname)
+
+    assert story.verdict().code == "match"
+
+
+def test_a_restarted_pod_of_the_same_name_and_number() -> None:
+    """airflow-worker-0 comes again and has a process 30 again: each try has its own."""
+    story = contained("running", "up_for_retry").idle("worker")
+    story.title("worker", f"airflow worker -- LocalExecutor: {uuid(2)}")
+    story.fork("worker", "second", ns_pids=[1003, 30])
+    confine(story, "second", 3).title("second", f"airflow worker -- {uuid(2)}")
+    story.report(ref(2, uuid(2)), "running", 30, hostname="pod-a")
+
+    assert [v.code for v in story.judge().verdicts] == ["retry", "match-via-namespace"]
+    assert [[p.pid for p in v.processes if p.role == "runner"] for v in story.judge().verdicts] == [
+        [1002],
+        [1003],
+    ]
+
+
+def test_a_row_between_two_pods_shows_the_number_of_the_one_before() -> None:
+    """Try 2 is queued with number 30, which is 1002 here."""
+    story = contained("running", "up_for_retry").report(ref(2, uuid(2)), "queued", 30)
+
+    assert story.verdict(2).code == "stale-between-tries"
+
+
+def test_a_source_that_does_not_know_numbers_accuses_no_other_host() -> None:
+    """A process ran here, and may have the recorded number in a namespace that was not seen."""
+    story = Airflow3().start("worker", "runner", ref(1, uuid(1))).exit("runner")
+    story.report(ref(1, uuid(1)), "running", 30, hostname="pod-a")
+
+    (verdict,) = story.judge(structs.replace(FULL, has_identity=False)).verdicts
+
+    assert verdict.code == "undetermined"
+    assert "other numbers of process 1002: core does not tell" in verdict.unknowns
+
+
+def test_another_host_is_where_to_look() -> None:
+    """What is needed to go on is said."""
+    story = Airflow3().report(ref(1, uuid(1)), "running", 4711, hostname="worker-2.example")
+
+    assert story.verdict().unknowns == [
+        "who was process 4711 on worker-2.example: pidtrail has to run there to tell"
+    ]

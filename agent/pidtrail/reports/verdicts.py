@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
+from pidtrail.events import INITIAL_PID_NS
 from pidtrail.reports.escape import visible
 from pidtrail.reports.process import signal_name, task_label
 from pidtrail.reports.terminal import painted
@@ -43,6 +44,11 @@ def render_verdicts(report: Report, *, width: int | None = None, colour: bool = 
         lines.append("no task instance of Airflow was seen")
     left = painted("left behind", "yellow" if colour else None)
     lines += [f"{left}: {visible(one.summary, 2000)}" for one in report.abandoned]
+    if report.verdicts and report.pid_ns not in (None, INITIAL_PID_NS):
+        lines.append(
+            f"PIDs of processes are those of PID namespace {report.pid_ns}, in which pidtrail ran;"
+            " the host itself has other numbers for them"
+        )
     lines += [painted(f"not known: {visible(text)}", "yellow" if colour else None)
               for text in report.unknowns]  # fmt: skip
     return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec import UNSET, structs
 
 from pidtrail.errors import SourceUnavailable
-from pidtrail.events import Event, Exec, Exit, Fidelity, Fork, Observed, Reap, Title
+from pidtrail.events import INITIAL_PID_NS, Event, Exec, Exit, Fidelity, Fork, Observed, Reap, Title
 from pidtrail.redact import redact_argv
 from pidtrail.sources import core, proc, wire
 from pidtrail.sources.bcc_program import compile_text
@@ -97,7 +97,7 @@ class Arguments:
 
     def load(self) -> None:
         """Compile and load. Raises SourceUnavailable."""
-        if core.pid_namespace() != core.INITIAL_PID_NS:
+        if core.pid_namespace() != INITIAL_PID_NS:
             raise SourceUnavailable("tracepoints tell numbers of the initial PID namespace only")
         flags = self.formats()
         self.set_clock()

@@ -31,6 +31,7 @@ from msgspec import UNSET
 from pidtrail.clock import TICK_NS
 from pidtrail.errors import SourceUnavailable
 from pidtrail.events import (
+    INITIAL_PID_NS,
     Event,
     Exec,
     Exit,
@@ -43,7 +44,6 @@ from pidtrail.events import (
 )
 from pidtrail.sources import cnproc, proc
 from pidtrail.sources.cnsocket import RECEIVE_BYTES, listen, say_counters
-from pidtrail.sources.core import INITIAL_PID_NS
 from pidtrail.sources.member import Member, fitting
 
 if TYPE_CHECKING:

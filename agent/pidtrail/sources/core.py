@@ -28,7 +28,7 @@ from msgspec import structs
 
 from pidtrail.clock import TICK_NS
 from pidtrail.errors import SourceUnavailable
-from pidtrail.events import Event, Fidelity, Lost, Observed, Reap
+from pidtrail.events import INITIAL_PID_NS, Event, Fidelity, Lost, Observed, Reap
 from pidtrail.sources import capabilities, proc, wire
 from pidtrail.sources.libbpf import BpfObject, Library
 from pidtrail.sources.ring import Ring
@@ -366,10 +366,6 @@ def pid_namespace() -> int:
 def guessed_level() -> int:
     """Return the depth of our PID namespace: right in the first, in most others 1."""
     return 0 if pid_namespace() == INITIAL_PID_NS else 1
-
-
-INITIAL_PID_NS: Final = 0xEFFFFFFC
-"""include/linux/proc_ns.h PROC_PID_INIT_INO."""
 
 
 def recursion_misses(bpf_object: BpfObject) -> int:

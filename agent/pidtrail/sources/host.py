@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from pidtrail.events import INITIAL_PID_NS
 from pidtrail.sources import capabilities
-from pidtrail.sources.core import BTF, INITIAL_PID_NS, RING_BYTES
+from pidtrail.sources.core import BTF, RING_BYTES
 
 
 class Host(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pidtrail.airflow.facts import Role
 from pidtrail.attribution import facts_of
-from pidtrail.clock import epoch_ns_of_text
+from pidtrail.clock import epoch_ns_of_text, rfc3339, wall_ns
 from pidtrail.members import is_sudo, role_at
 
 if TYPE_CHECKING:
@@ -33,12 +33,18 @@ REFUSED_WITHIN_NS: Final = 10_000_000_000
 
 
 class Scope(NamedTuple):
-    """What all cases of a stream share; `names` are those of this host and of its containers."""
+    """
+    What all cases of a stream share.
+
+    `names` are those of this host and of its containers, `own_names` those under
+    which the numbers of our own PID namespace are recorded.
+    """
 
     header: Header
     correlation: Correlation
     ended_ns: int
     names: frozenset[str]
+    own_names: frozenset[str]
 
 
 def scope_of(header: Header, correlation: Correlation, ended_ns: int) -> Scope:
@@ -46,14 +52,21 @@ def scope_of(header: Header, correlation: Correlation, ended_ns: int) -> Scope:
     Return what all cases share.
 
     A name under which Airflow recorded the number of a runner that was seen
-    here is a name of this host, or of a container on it.
+    here is a name of this host, or of a container on it. So a host that changed its
+    name, or calls itself by another in Airflow, is not taken for another host.
     """
-    names = {short(header.host), "localhost"}
+    own_names = {short(header.host), "localhost"}
+    names = set(own_names)
     for run in correlation.runs:
-        numbers = {number for member in run.runners for number in numbers_of(member)}
-        own = [report for report in run.reports if report.recorded_pid in numbers]
-        names |= {short(report.hostname) for report in own if report.hostname}
-    return Scope(header, correlation, ended_ns, frozenset(names))
+        nodes = [member.node for member in run.runners]
+        for report in run.reports:
+            if not report.hostname:
+                continue
+            if any(report.recorded_pid in node.numbers for node in nodes):
+                names.add(short(report.hostname))
+            if any(report.recorded_pid == node.key.pid for node in nodes):
+                own_names.add(short(report.hostname))
+    return Scope(header, correlation, ended_ns, frozenset(names), frozenset(own_names))
 
 
 class Case:
@@ -96,7 +109,7 @@ class Case:
             for member in self.run.runners
             if self.task.ti_id is not None
             and self.reports
-            and not numbers_of(member) & recorded
+            and not member.node.numbers & recorded
             and self.killed_at_birth(member.node)
         ]
 
@@ -132,7 +145,7 @@ class Case:
     @cached_property
     def own_reports(self) -> list[TaskReported]:
         """Claims whose pid is its own: not those of a row that waits and shows the run before."""
-        pids = {number for member in self.runners for number in numbers_of(member)}
+        pids = {number for member in self.runners for number in member.node.numbers}
         return [r for r in self.reports if r.state not in WAITING_STATES or r.recorded_pid in pids]
 
     @cached_property
@@ -152,7 +165,39 @@ class Case:
 
     def runner_with(self, pid: int | None) -> Member | None:
         """Return the latest runner that has this number in any PID namespace, or None."""
-        return next((m for m in reversed(self.runners) if pid in numbers_of(m)), None)
+        return next((m for m in reversed(self.runners) if pid in m.node.numbers), None)
+
+    def holder(self, pid: int, member: Member | None) -> Node | None:
+        """
+        Return the process outside of the attempt that has a number now, or None.
+
+        In the PID namespace in which `member` had it; None for a member asks for ours.
+        """
+        if member is None or member.node.key.pid == pid:
+            found = self.tree.with_pid(pid)
+        else:
+            inside = (member.node.pid_ns, pid)
+            found = [
+                node
+                for node in self.tree.nodes.values()
+                if node.ns_pids and (node.pid_ns, node.ns_pids[-1]) == inside
+            ]
+        own = [one.node for one in self.run.members]
+        living = [n for n in found if n not in own and n.alive_at(self.ended_ns)]
+        return max(living, key=lambda node: node.started_ns or 0, default=None)
+
+    def where(self, node: Node) -> str:
+        """Return in words which container and pod a process is in, "" where none is known."""
+        place = self.tree.place(node)
+        container = f" in container {place.container_id[:12]}" if place.container_id else ""
+        pod = f" of pod {place.pod_uid}" if place.pod_uid else ""
+        return container + pod if container else pod.replace(" of", " in", 1)
+
+    def moment(self, ts_boot_ns: int | None) -> str:
+        """Return an instant as a sentence gives it: UTC to the millisecond."""
+        if ts_boot_ns is None:
+            return "at an unknown time"
+        return f"{rfc3339(wall_ns(ts_boot_ns, self.scope.header.wall_offset_ns))[:23]}Z"
 
     def boot_ns(self, date: str | None) -> int | None:
         """Return CLOCK_BOOTTIME of a date that Airflow wrote, None if there is none."""
@@ -164,6 +209,12 @@ class Case:
         if hostname is None or not hostname or is_address(hostname):
             return False
         return short(hostname) not in self.scope.names and not is_address(self.scope.header.host)
+
+    def counts_here(self, hostname: str | None) -> bool:
+        """Return whether a number recorded on a host may be one of our PID namespace."""
+        if not hostname or is_address(hostname):
+            return True
+        return short(hostname) in self.scope.own_names
 
     @property
     def states(self) -> list[str | None]:
@@ -252,11 +303,6 @@ def command_of(node: Node) -> str | None:
     records: list[Observed | Exec] = [*node.observed, *node.execs]
     said = [facts.command for record in records if (facts := facts_of(record))]
     return next((command for command in reversed(said) if command), None)
-
-
-def numbers_of(member: Member) -> set[int | None]:
-    """Return the numbers of a process in all PID namespaces that it is in."""
-    return {member.node.key.pid, *(member.node.ns_pids or ())}
 
 
 def short(hostname: str) -> str:

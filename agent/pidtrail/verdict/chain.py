@@ -38,7 +38,7 @@ def ancestor_recorded(case: Case) -> Finding | None:
     if runner is None or pid is None or case.runner_with(pid) is not None:
         return None
     for ancestor in case.chain(runner.node)[1:]:
-        if ancestor.key.pid == pid and not is_sudo(ancestor):
+        if pid in ancestor.numbers and not is_sudo(ancestor):
             role = case.role(ancestor)
             return Finding(
                 "ancestor-recorded", "explained", "proved",
@@ -67,7 +67,7 @@ def descendant_observed(case: Case) -> Finding | None:
         return None
     for member in reversed(case.runners):
         for child in case.tree.descendants(member.node.key):
-            if child.key.pid == pid:
+            if pid in child.numbers:
                 return Finding(
                     "descendant-observed", "explained", "proved",
                     f"Recorded PID {pid} ({child.comm or 'no name seen'}) is a child below process "

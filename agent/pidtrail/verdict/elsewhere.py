@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pidtrail.clock import NS_PER_SECOND
+from pidtrail.verdict.case import PARKED_STATES
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 START_SLACK_NS: Final = 30 * NS_PER_SECOND
 """A runner is born within this of the row's start_date: 2.x some seconds after, 3.x before."""
+STANDING: Final = frozenset({"running", "restarting", "up_for_retry"}) | PARKED_STATES
+"""In these a row shows a pid as that of an attempt which is not over (see case.WAITING_STATES)."""
 
 
 def match_via_namespace(case: Case) -> Finding | None:
@@ -37,8 +40,9 @@ def match_via_namespace(case: Case) -> Finding | None:
     there = f" by {name}" if name is not None else ""
     return Finding(
         "match-via-namespace", "match", "proved",
-        f"PID {pid}, recorded{there} for {case.name()}, is process {node.key.pid} here: one "
-        f"process with a number in each PID namespace ({numbers}); it {ended_in_words(node)}.",
+        f"PID {pid}, recorded{there} for {case.name()}, is process {node.key.pid} here"
+        f"{case.where(node)}: one process with a number in each PID namespace ({numbers}); "
+        f"it {ended_in_words(node)}.",
         [*facts_of(node), *numbered(node), *case.own_reports[-1:]],
     )  # fmt: skip
 
@@ -51,7 +55,8 @@ def other_host(case: Case) -> Finding | None:
     container on it, and no process of the attempt has that number here. If one
     ran here all the same, that is a conflict: Airflow has it running elsewhere.
     Needs: the row's hostname, compared without its domain with this host's and
-    with those under which runners seen here were recorded.
+    with those under which runners seen here were recorded, whatever they are; and
+    of a process that ran here, its numbers in all PID namespaces.
     Cannot tell: a container or pod on this host that nothing seen here ran in,
     nor a host recorded by its address, from another host.
     """
@@ -62,14 +67,18 @@ def other_host(case: Case) -> Finding | None:
     if not case.is_elsewhere(row.hostname):
         return None
     here = [m for m in case.runners if m not in case.refused]
+    if here and numbers_unknown(case):
+        return None
     ran = ", which ran none of its processes"
     if here:
-        ran = f", where process {here[-1].node.key.pid} ran it all the same"
+        node = here[-1].node
+        ran = f", where process {node.key.pid}{case.where(node)} ran it all the same"
     return Finding(
         "other-host", "conflict" if here else "explained", "strong",
         f"PID {pid} of {case.name()} was recorded on host {row.hostname}, not here on "
         f"{case.scope.header.host}{ran}.",
         [*runner_facts(case), row],
+        (f"who was process {pid} on {row.hostname}: pidtrail has to run there to tell",),
     )  # fmt: skip
 
 
@@ -77,42 +86,53 @@ def pid_reused(case: Case) -> Finding | None:
     """
     The number on record belongs to another process by now: the kernel gave it out again.
 
-    Concludes: who has the number started after the attempt's own process can
+    Concludes: who has the number now started after the attempt's own process can
     have: after its end, or after the row says that the attempt had started or
     ended. To signal that number would hit the wrong process.
-    Needs: the start of the process that has the number, and the end of the
-    attempt's, or the row's dates. The row must still say that it runs, or its own
-    process not have been seen; else the number is history and the verdict is match.
-    Cannot tell: what the attempt's process was where it was not seen itself.
+    Needs: the start of the process that has the number, in the PID namespace that
+    it was recorded in, and the end of the attempt's, or the row's dates. The row must
+    still stand (running, deferred, waiting for a retry or a poke), or its own process
+    not have been seen; else the number is history and the verdict is another.
+    Cannot tell: what the attempt's process was where it was not seen itself, and
+    then nothing of a number that was recorded in another container.
     """
-    pid, own = case.recorded_pid, {member.node for member in case.run.members}
+    pid = case.recorded_pid
     if pid is None:
         return None
-    others = [node for node in case.tree.with_pid(pid) if node not in own]
-    if not others or others[-1].started_ns is None:
-        return None
-    holder, row = others[-1], case.own_reports[-1]
-    member = case.runner_with(pid)
-    if member is not None:
-        since, words = member.node.ended_ns, f"its process {ended_in_words(member.node)}"
-        if row.state not in {"running", "restarting"} or member.node.key.pid != pid:
-            return None
-    elif not case.runners and row.next_method is None:
+    row, member = case.own_reports[-1], case.runner_with(pid)
+    holder = None
+    if member is not None and row.state in STANDING:
+        since = member.node.ended_ns
+        born = case.moment(member.node.started_ns)
+        words = f"its own, which started {born}, {ended_in_words(member.node)}"
+    elif not case.runners and row.next_method is None and case.counts_here(row.hostname):
         begun, ended = case.boot_ns(row.start_date), case.boot_ns(row.end_date)
         since = ended if ended is not None else begun and begun + START_SLACK_NS
-        words = "its process was not seen"
+        words = "its own was not seen"
     else:
         return None
-    if since is None or others[-1].started_ns <= since:
+    if since is not None:
+        holder = case.holder(pid, member)
+    if holder is None or since is None or (holder.started_ns or 0) <= since:
         return None
+    here = "" if holder.key.pid == pid else f" (process {holder.key.pid} here{case.where(holder)})"
     return Finding(
         "pid-reused", "explained", "proved" if member is not None else "strong",
         f"PID {pid}, recorded for {case.name()}, belongs by now to another process, "
-        f"{holder.comm or 'whose name was not seen'}, that started after it; {words}. "
-        f"Recorded state: {row.state}.",
+        f"{holder.comm or 'whose name was not seen'}{here}, which started "
+        f"{case.moment(holder.started_ns)}; {words}. Recorded state: {row.state}.",
         [*runner_facts(case), *facts_of(holder), row],
         () if member is not None else ("the attempt's own process: it was not seen",),
     )  # fmt: skip
+
+
+def numbers_unknown(case: Case) -> list[str]:
+    """Return in words that a runner may have numbers in namespaces which the source cannot see."""
+    if case.scope.header.fidelity.has_identity:
+        return []
+    pids = [str(m.node.key.pid) for m in case.runners if m.node.ns_pids is None]
+    source = case.scope.header.source
+    return [f"other numbers of process {', '.join(pids)}: {source} does not tell"] if pids else []
 
 
 def numbered(node: Node) -> list[Record]:

@@ -79,6 +79,7 @@ class Judge:
             source=self.header.source,
             unknowns=list(self.problems),
             abandoned=abandoned(self.correlation, self.wall),
+            pid_ns=self.header.pid_ns,
         )
 
     def took_place(self, run: TaskRun) -> bool:

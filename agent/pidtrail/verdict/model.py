@@ -120,7 +120,11 @@ class Abandoned(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All verdicts of a stream, as `explain --json` prints them."""
+    """
+    All verdicts of a stream, as `explain --json` prints them.
+
+    `pid_ns` is the inode of the PID namespace whose numbers each `pid` of a process is.
+    """
 
     verdicts: list[Verdict]
     schema: str = VERDICT_SCHEMA
@@ -129,3 +133,4 @@ class Report(msgspec.Struct, frozen=True):
     source: str | None = None
     unknowns: list[str] = []
     abandoned: list[Abandoned] = []
+    pid_ns: int | None = None

@@ -23,7 +23,12 @@ from pidtrail.verdict.chain import (
     way_in_words,
 )
 from pidtrail.verdict.double import aborted_start, concurrent_duplicate, stale_executor_event
-from pidtrail.verdict.elsewhere import match_via_namespace, other_host, pid_reused
+from pidtrail.verdict.elsewhere import (
+    match_via_namespace,
+    numbers_unknown,
+    other_host,
+    pid_reused,
+)
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 from pidtrail.verdict.superseded import (
@@ -132,7 +137,7 @@ def stale_between_tries(case: Case) -> Finding | None:
         return None
     for run in case.earlier:
         for member in run.runners:
-            if member.node.key.pid == last.recorded_pid:
+            if last.recorded_pid in member.node.numbers:
                 return Finding(
                     "stale-between-tries", "explained", "proved",
                     f"The row of {case.name()} still shows PID {last.recorded_pid}: that process "
@@ -186,7 +191,8 @@ def never_seen(case: Case) -> Finding | None:
     if case.runners or pid is None or (case.last_report is not None
                                        and case.last_report.state in WAITING_STATES):  # fmt: skip
         return None
-    same_number = case.tree.with_pid(pid)
+    counts = case.counts_here(case.own_reports[-1].hostname)
+    same_number = case.tree.with_pid(pid) if counts else []
     other = (
         f" The process with that number, {same_number[-1].comm}, is another one."
         if same_number
@@ -218,6 +224,7 @@ def undetermined(case: Case) -> Finding:
         missing.append("why the attempt had several processes: no row tells")
     elif case.recorded_pids:
         missing.append(f"who was process {case.recorded_pid}: it is not the runner nor above it")
+        missing += numbers_unknown(case)
     return Finding(
         "undetermined", "undetermined", "weak",
         f"{case.name()}: not determined; missing is {'; '.join(missing) or 'a rule for this'}.",
@@ -246,6 +253,9 @@ RULES: Final[tuple[Callable[[Case], Finding | None], ...]] = (
     clear,
     concurrent_duplicate,
     retry,
+    # The number that the row goes on showing is another process's by now, so that whatever the
+    # attempt's own process went through, nobody may take the number for it.
+    pid_reused,
     orphaned_still_running,
     # Several processes under one try number, as it should be, or one that was not let start.
     reschedule,
@@ -254,7 +264,6 @@ RULES: Final[tuple[Callable[[Case], Finding | None], ...]] = (
     # The record is right: what may look wrong about it comes before the plain match.
     impersonation,
     match_via_namespace,
-    pid_reused,
     match,
     # The process was not found.
     never_seen,
