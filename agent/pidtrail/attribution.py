@@ -55,6 +55,7 @@ class Attribution:
     def __init__(self) -> None:
         self.labels: dict[ProcessKey, Label] = {}
         self.ended: dict[ProcessKey, None] = {}
+        self.lingering: set[ProcessKey] = set()
         self.known: dict[str, TaskRef] = {}
 
     def label(self, event: Event) -> Event:
@@ -71,11 +72,13 @@ class Attribution:
         elif isinstance(event, Title | Exec | Observed):
             self.identify(event, key)
         label = self.labels.get(key)
-        if label is None:
-            return event
         if isinstance(event, Exit):
             self.on_exit(key)
-        elif isinstance(event, Reap):
+            if label is not None and label.role is Role.RUNNER:
+                self.release(event, label)
+        if label is None:
+            return event
+        if isinstance(event, Reap):
             self.drop(key)
         return structs.replace(event, task=self.full(label.task))
 
@@ -102,9 +105,25 @@ class Attribution:
         facts = facts_of(event)
         if facts is None:
             return
-        if facts.task is not None:
+        if facts.lingers:
+            self.lingering.add(key)
+        else:
+            self.lingering.discard(key)
+        if facts.lingers and isinstance(event, Observed):
+            self.doubt(key, facts.task)
+        elif facts.task is not None:
             self.set(key, facts.task, facts.role)
         elif facts.idle or facts.role is Role.EXECUTOR_WORKER:
+            self.drop(key)
+
+    def doubt(self, key: ProcessKey, task: TaskRef | None) -> None:
+        """
+        Take a title that lingers and was found, not seen to be set, perhaps long after its work.
+
+        It proves only that no earlier task instance is served; an open log tells of this one.
+        """
+        before = self.labels.get(key)
+        if before is not None and task is not None and merge(before.task, task) is None:
             self.drop(key)
 
     def set(self, key: ProcessKey, task: TaskRef, role: Role) -> None:
@@ -135,9 +154,18 @@ class Attribution:
 
     def on_exit(self, key: ProcessKey) -> None:
         """Keep the label for the `reap` record, unless too many of those never came."""
-        self.ended[key] = None
+        self.lingering.discard(key)
+        if key in self.labels:
+            self.ended[key] = None
         if len(self.ended) > MAX_ENDED:
             self.drop(next(iter(self.ended)))
+
+    def release(self, event: Exit, label: Label) -> None:
+        """With its runner's end a supervisor whose title lingers works for nothing any more."""
+        for parent in [one for one in self.lingering if one.pid == event.ppid]:
+            served = self.labels.get(parent)
+            if served is not None and merge(served.task, label.task) is not None:
+                self.drop(parent)
 
     def drop(self, key: ProcessKey) -> None:
         """Forget a process, or that it works for anything."""

@@ -190,8 +190,22 @@ class Correlator:
             return None
         if any(c.role is Role.SUPERVISOR for c in self.claims.get(node.key, ())):
             return None
+        if claim.lingers and self.is_idle(node.birth_parent, claim, node.fork.ts_boot_ns):
+            return None
         task = self.resolved(node, [claim])
         return Member(node, Role.RUNNER, "lineage", node.fork.seq), task
+
+    def is_idle(self, key: ProcessKey, claim: Claim, ts_boot_ns: int) -> bool:
+        """
+        Return whether a process whose title lingers may have been done with its task instance.
+
+        So if the title was found and not seen to be set, or if it has forked since:
+        it forks one runner for each.
+        """
+        return claim.by != "title" or any(
+            child.fork is not None and claim.ts_boot_ns <= child.fork.ts_boot_ns < ts_boot_ns
+            for child in self.tree.children(key)
+        )
 
     def busy_at(self, key: ProcessKey, ts_boot_ns: int) -> Claim | None:
         """Return what a process last said of its role before an instant, None if nothing."""

@@ -20,7 +20,11 @@ RUNS_USER_CODE: Final = frozenset({Role.RUNNER, Role.SUDO})
 
 
 class Claim(NamedTuple):
-    """What a process showed of itself at an instant, and in what (`by`)."""
+    """
+    What a process showed of itself at an instant, and in what (`by`).
+
+    `lingers`: a title that stays on after the work, as that of a 3.3+ Celery pool process.
+    """
 
     ts_boot_ns: int
     role: Role
@@ -28,6 +32,7 @@ class Claim(NamedTuple):
     by: str
     seq: int
     job_id: int | None = None
+    lingers: bool = False
 
 
 class Member(NamedTuple):
@@ -53,9 +58,8 @@ def claims_of(node: Node) -> list[Claim]:
         facts = facts_of(record)
         if facts is not None:
             by = "title" if isinstance(record, Title) else "argv"
-            found.append(
-                Claim(record.ts_boot_ns, facts.role, facts.task, by, record.seq, facts.job_id)
-            )
+            told = (facts.role, facts.task, by, record.seq, facts.job_id, facts.lingers)
+            found.append(Claim(record.ts_boot_ns, *told))
         if isinstance(record, Observed):
             role = found[-1].role if found else Role.OTHER
             for by, task in (

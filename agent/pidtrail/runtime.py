@@ -207,8 +207,7 @@ class Session:
         """Take in that a process ended, or was found dead."""
         self.live.discard(key)
         self.task_logs.forget(key)
-        if key in self.attribution.labels:
-            self.attribution.on_exit(key)
+        self.attribution.on_exit(key)
 
     def follow_up(self, event: Event) -> None:
         """Look for an open task log, and at the database, where a record makes it worthwhile."""

@@ -113,7 +113,10 @@ WORD = st.one_of(
             TitleFacts(Role.EXECUTOR_WORKER, major=3, idle=False),
         ),
         (f"airflow worker -- {UUID}", TitleFacts(Role.RUNNER, TaskRef(ti_id=UUID), major=3)),
-        (f"airflow supervisor: {UUID}", TitleFacts(Role.SUPERVISOR, TaskRef(ti_id=UUID), major=3)),
+        (
+            f"airflow supervisor: {UUID}",
+            TitleFacts(Role.SUPERVISOR, TaskRef(ti_id=UUID), major=3, lingers=True),
+        ),
         ("airflow executor -- LocalExecutor", TitleFacts(Role.EXECUTOR_MANAGER, major=2)),
         ("airflow scheduler -- DagFileProcessorManager", TitleFacts(Role.DAG_PROCESSOR, major=2)),
         ("airflow scheduler - DagFileProcessor /d/x.py", TitleFacts(Role.DAG_PROCESSOR, major=2)),

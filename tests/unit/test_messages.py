@@ -141,6 +141,36 @@ LINES = (
     ),
     ("audit-heartbeat-timeout", "heartbeat timeout"),
     ("audit-state-mismatch", "state mismatch"),
+    (
+        "celery-redelivered",
+        f"[{TI}] Task already running elsewhere, ignoring redelivered message",
+    ),
+    ("celery-executing", f"[{TI}] Executing workload in Celery: dag_rel_path=PurePosixPath('x')"),
+    ("celery-executing", f"[{TI}] Executing command in Celery: ['airflow', 'tasks', 'run', 'd']"),
+    (
+        "celery-command-failed",
+        (
+            f"Celery command failed on host: worker-1 with celery_task_id {TI} "
+            "(PID: 812, Return Code: 256)"
+        ),
+    ),
+    ("celery-command-failed", f"Celery command failed on host: worker-1 with celery_task_id {TI}"),
+    ("celery-failed-to-execute", f"[{TI}] Failed to execute task."),
+    (
+        "celery-process-exited",
+        "Process 'ForkPoolWorker-2' pid:24729 exited with 'signal 9 (SIGKILL)'",
+    ),
+    ("celery-process-exited", "Process 'ForkPoolWorker-2' pid:24729 exited with 'exitcode 155'"),
+    (
+        "celery-worker-lost",
+        (
+            "Task handler raised error: WorkerLostError('Worker exited prematurely: signal 9 "
+            "(SIGKILL) Job: 1.')"
+        ),
+    ),
+    ("celery-restoring", "Restoring 1 unacknowledged message(s)"),
+    ("celery-shutdown", "worker: Warm shutdown (MainProcess)"),
+    ("celery-adopted", "Adopted the following 2 tasks from a dead executor"),
 )
 
 
@@ -182,6 +212,19 @@ def test_which_number_is_which_process() -> None:
 
     assert [mention.value for mention in found.pids] == ["22693", "22706"]
     assert "runner" in found.pids[1].what
+
+
+def test_the_numbers_of_celery_are_not_the_runner() -> None:
+    """A pool process and a supervisor are named as such: neither is the process on record."""
+    (exited,) = readings("Process 'ForkPoolWorker-2' pid:24729 exited with 'signal 9 (SIGKILL)'")
+    (failed,) = readings(
+        f"Celery command failed on host: w with celery_task_id {TI} (PID: 812, Return Code: 9)"
+    )
+
+    assert [(one.value, one.what) for one in exited.pids] == [("24729", "the pool process")]
+    assert [one.value for one in exited.words] == ["ForkPoolWorker-2", "signal 9 (SIGKILL)"]
+    assert [one.value for one in failed.pids] == ["812"]
+    assert failed.pids[0].what.startswith("the supervisor")
 
 
 @pytest.mark.parametrize(

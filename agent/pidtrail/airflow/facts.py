@@ -44,7 +44,8 @@ class TitleFacts(NamedTuple):
     2.x. `major` is the Airflow generation (2 or 3) where the text is peculiar
     to one. `idle` is True or False for executor workers only. `command` is the
     Airflow command, e.g. `scheduler` or `tasks run`. `truncated` says that the
-    text was visibly cut, so that what is missing was perhaps there.
+    text was visibly cut, so that what is missing was perhaps there. `lingers` says
+    that the title stays on after the work: it proves only that `task` was served.
     """
 
     role: Role
@@ -54,6 +55,7 @@ class TitleFacts(NamedTuple):
     idle: bool | None = None
     command: str | None = None
     truncated: bool = False
+    lingers: bool = False
 
 
 def uuid_in(report: TaskReported) -> TaskRef | None:

@@ -83,7 +83,9 @@ def title_facts(title: str) -> TitleFacts | None:
         return _runner_2(title.partition(": ")[2])
     if title.startswith("airflow supervisor: "):
         ti_id = uuid_text(title.partition(": ")[2])
-        return TitleFacts(Role.SUPERVISOR, TaskRef(ti_id=ti_id) if ti_id else None, major=3)
+        task = TaskRef(ti_id=ti_id) if ti_id else None
+        # Nobody takes it back (executors/base_executor.py run_workload @ 3.3.2).
+        return TitleFacts(Role.SUPERVISOR, task, major=3, lingers=True)
     for prefix, role, major, command in _PREFIXES:
         if title.startswith(prefix):
             return TitleFacts(role, major=major, command=command)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from pidtrail.airflow import messages_2, messages_3
+from pidtrail.airflow import messages_2, messages_3, messages_celery
 from pidtrail.airflow.commands import uuid_text
 from pidtrail.airflow.message_form import Message
 
 LONGEST: Final = 20_000
 """Characters of a text that are looked at; a line of a log is shorter."""
 QUOTES: Final = str.maketrans("\u2018\u2019\u201b\u2032\u201c\u201d\u201e\u2033", "''''\"\"\"\"")
-TABLE: Final = (*messages_2.TABLE, *messages_3.TABLE)
+TABLE: Final = (*messages_2.TABLE, *messages_celery.TABLE, *messages_3.TABLE)
 UUIDS: Final = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 NUMBERS: Final = re.compile(r"[0-9]{1,10}")
 # models/taskinstance.py __repr__: both ids may have dots, so they are not taken apart here.

@@ -44,6 +44,7 @@ def airflow_processes() -> list[Running]:
             found[process.pid] = Running(
                 process.pid, process.info["ppid"], facts.role, process.info["username"]
             )
+    found = without_copies(found)
     fed = {pid for pid, process in found.items() if process.role in ROOT_ROLES}
     return [
         process._replace(
@@ -51,6 +52,22 @@ def airflow_processes() -> list[Running]:
         )
         for pid, process in sorted(found.items())
     ]
+
+
+def without_copies(processes: dict[int, Running]) -> dict[int, Running]:
+    """
+    Return processes without the forks of a root that show its own words.
+
+    Pool processes of a Celery worker do until their first task, its cleaner of
+    stale bundles always.
+    """
+    return {
+        pid: process
+        for pid, process in processes.items()
+        if process.role not in ROOT_ROLES
+        or (above := processes.get(process.ppid or 0)) is None
+        or above.role is not process.role
+    }
 
 
 def command_line(pid: int) -> list[str]:

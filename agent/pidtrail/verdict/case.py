@@ -17,7 +17,7 @@ from pidtrail.members import is_sudo, role_at
 
 if TYPE_CHECKING:
     from pidtrail.correlate import Correlation, TaskRun
-    from pidtrail.events import AirflowFact, Exec, Header, Observed, ProcessKey, TaskReported
+    from pidtrail.events import AirflowFact, Exec, Header, Observed, TaskReported
     from pidtrail.members import Member
     from pidtrail.tree import Node
 
@@ -25,7 +25,9 @@ WAITING_STATES: Final = frozenset({"queued", "scheduled", None})
 """In these the row still shows the pid of the run before (airflow dagrun.py schedule_tis)."""
 PARKED_STATES: Final = frozenset({"up_for_reschedule", "deferred"})
 FINAL_STATES: Final = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
-SUPERVISING: Final = frozenset({Role.SUPERVISOR, Role.EXECUTOR_WORKER, Role.SCHEDULER})
+SERVICES: Final = frozenset({Role.SCHEDULER, Role.CELERY_WORKER})
+"""What an operator starts and restarts, and what executor workers are forked by."""
+SUPERVISING: Final = SERVICES | {Role.SUPERVISOR, Role.EXECUTOR_WORKER}
 OUTLIVED_NS: Final = 250_000_000
 """A runner that ends this long after its supervisor was not simply stopped together with it."""
 REFUSED_WITHIN_NS: Final = 10_000_000_000
@@ -281,12 +283,9 @@ class Case:
             and ancestor.ended_ns + OUTLIVED_NS < until
         ]
 
-    def scheduler_of(self, node: Node) -> ProcessKey | None:
-        """Return the scheduler that a process descends from, or None."""
-        for ancestor in self.chain(node)[1:]:
-            if self.role(ancestor) is Role.SCHEDULER:
-                return ancestor.key
-        return None
+    def service_of(self, node: Node) -> Node | None:
+        """Return the scheduler or Celery worker that a process descends from, or None."""
+        return next((n for n in self.chain(node)[1:] if self.role(n) in SERVICES), None)
 
     def name(self, *, attempt: bool = True) -> str:
         """Return the attempt in words, or its task instance."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pidtrail.clock import NS_PER_SECOND
 from pidtrail.verdict.case import FINAL_STATES, PARKED_STATES, SUPERVISING, WAITING_STATES, Case
-from pidtrail.verdict.ending import ended_in_words
+from pidtrail.verdict.ending import ENDING, HANDLED_WITHIN_NS, ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 from pidtrail.verdict.result import at_once, told_to_stop
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pidtrail.correlate import TaskRun
     from pidtrail.events import AirflowFact, Record, TaskReported
     from pidtrail.members import Member
+    from pidtrail.tree import Node
 
 HEARTBEAT_TIMEOUT: Final = "heartbeat timeout"
 """Audit name (log.event) of the scheduler's purge (scheduler_job_runner.py, 2.10 and 3.x)."""
@@ -155,33 +156,54 @@ def orphan_reset(case: Case) -> Finding | None:
 
 def worker_restart(case: Case) -> Finding | None:
     """
-    The process went down with its worker or scheduler, and a restarted one began a new attempt.
+    The process went down with its worker or scheduler, and a new attempt began below another one.
 
     Concludes: the runner ended within seconds of its supervisor, worker or
-    scheduler, and the next attempt descends from another scheduler.
-    Needs: both ends, and the lineage of the next attempt's process.
-    Cannot tell: who restarted the service, unless it descends from what is traced.
+    scheduler, or while that was being stopped, and the next attempt descends from
+    another scheduler or Celery worker, or was recorded on another host.
+    Needs: both ends, and the lineage of the next attempt's process or its hostname.
+    Cannot tell: who restarted the service, unless it descends from what is traced;
+    a restarted Celery worker from another one that took the next attempt.
     """
     runner, later = case.runner, started(case.later)
-    if runner is None or later is None or runner.node.ended_ns is None or not later.runners:
+    if runner is None or later is None or runner.node.ended_ns is None:
         return None
-    ended = runner.node.ended_ns
-    down = [
-        node
-        for node in case.chain(runner.node)[1:]
-        if node.ended_ns is not None and abs(node.ended_ns - ended) < TOGETHER_NS
-    ]
-    mine = case.scheduler_of(runner.node)
-    other = case.scheduler_of(later.runners[0].node)
-    if not down or mine is None or other is None or mine == other:
+    down = [n for n in case.chain(runner.node)[1:] if went_down(n, runner.node.ended_ns)]
+    mine = case.service_of(runner.node)
+    where = elsewhere(case, mine, later)
+    if not down or mine is None or where is None:
         return None
     return Finding(
-        "worker-restart", "explained", "proved",
+        "worker-restart", "explained", "proved" if later.runners else "strong",
         f"Process {runner.node.key.pid} of {case.name()} {ended_in_words(runner.node)} together "
-        f"with its {case.role(down[0])} {down[0].key.pid}; the scheduler that was started after it "
-        f"({other.pid}) ran try {later.task.try_number}: {new_pid(later)}.",
+        f"with its {case.role(down[0])} {down[0].key.pid}; {where} ran try "
+        f"{later.task.try_number}: {new_pid(later)}.",
         [*facts_of(runner.node), *facts_of(down[0]), *later_evidence(later)],
     )  # fmt: skip
+
+
+def went_down(node: Node, ended_ns: int) -> bool:
+    """Return whether a process ended at about an instant, or had been asked to before it."""
+    if node.ended_ns is None:
+        return False
+    asked = [s.ts_boot_ns for s in node.signals if s.sig in ENDING and s.ts_boot_ns <= ended_ns]
+    return abs(node.ended_ns - ended_ns) < TOGETHER_NS or (
+        bool(asked) and 0 <= node.ended_ns - asked[-1] < HANDLED_WITHIN_NS
+    )
+
+
+def elsewhere(case: Case, mine: Node | None, later: TaskRun) -> str | None:
+    """Return in words which other service or host ran a later attempt, None for the same one."""
+    if later.runners:
+        other = case.service_of(later.runners[0].node)
+        if mine is None or other is None or other.key == mine.key:
+            return None
+        role = str(case.role(other)).replace("_", " ")
+        after = other.started_ns is not None and other.started_ns > (mine.started_ns or 0)
+        began = " that was started after it" if after else ""
+        return f"the {role}{began} ({other.key.pid})"
+    named = [r.hostname for r in later.reports if case.is_elsewhere(r.hostname)]
+    return f"host {named[-1]}" if named else None
 
 
 def clear(case: Case) -> Finding | None:
