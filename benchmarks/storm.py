@@ -1,8 +1,9 @@
 """
 pidtrail beside its peers in one storm each: `python -m benchmarks.storm`, or `make bench`.
 
-Prints one JSON document. All figures are of one run on one machine; only the
-ratios mean something elsewhere. Nothing else should run meanwhile.
+Prints one JSON document, with the slowdown (benchmarks/slowdown.py) and what an idle agent takes
+(benchmarks/idle.py). All figures are of one run on one machine; only the ratios mean something
+elsewhere. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.idle import SECONDS as IDLE_SECONDS
+from benchmarks.idle import measure_idle
 from benchmarks.measure import Storm, Took, Watched
 from benchmarks.peers import TOOLS, Pidtrail, Tool, no_execsnoop
+from benchmarks.slowdown import BATCH, BLOCKS, measure_slowdown
 
 FORKS = 60_000
-PAIRED_FORKS = 10_000
-ROUNDS = 5
+ATTACHED = 5
 
 
 def say(what: str) -> None:
@@ -67,71 +70,19 @@ def measure_tool(tool: Tool, forks: int, width: int, place: Path) -> dict[str, A
     }
 
 
-def bare_storm(forks: int, width: int) -> Took:
-    """Return how long a storm takes that nobody watches."""
-    storm = Storm(forks, width)
-    try:
-        return storm.run()
-    finally:
-        storm.kill()
-
-
-def untracked_storm(forks: int, width: int, place: Path) -> tuple[Took, float]:
-    """Return how long a storm takes while pidtrail follows another, and its time to attach."""
+def measure_attach(times: int, place: Path) -> dict[str, float]:
+    """Return how long pidtrail takes from its start until it is attached, in seconds."""
     other = subprocess.Popen(["sleep", "600"])
-    watched: Watched | None = None
+    took = []
     try:
-        watched = Pidtrail().start(other.pid, place)
-        took = bare_storm(forks, width)
-        watched.stop()
-    finally:
-        if watched is not None:
+        for _ in range(times):
+            watched = Pidtrail().start(other.pid, place)
+            took.append(watched.cost.attach_s)
             watched.kill()
+    finally:
         other.kill()
         other.wait()
-    return took, watched.cost.attach_s
-
-
-def measure_slowdown(rounds: int, forks: int, width: int, place: Path) -> dict[str, Any]:
-    """
-    Compare traced and untracked storms each with the bare ones just before and after.
-
-    So a drift of the machine hits both sides. The middle bare storm of a round beside
-    the other two is what this comparison makes of no difference at all.
-    """
-    wall: dict[str, list[float]] = {"traced": [], "untracked": [], "nobody_watching": []}
-    cpu: dict[str, list[float]] = {"traced": [], "untracked": [], "nobody_watching": []}
-    attach = []
-    for number in range(rounds):
-        say(f"slowdown, round {number + 1} of {rounds}")
-        first = bare_storm(forks, width)
-        watched, traced = watched_storm(Pidtrail(), forks, width, place)
-        middle = bare_storm(forks, width)
-        untracked, attached = untracked_storm(forks, width, place)
-        last = bare_storm(forks, width)
-        attach += [watched.cost.attach_s, attached]
-        for name, took, before, after in (
-            ("traced", traced, first, middle),
-            ("untracked", untracked, middle, last),
-            ("nobody_watching", middle, first, last),
-        ):
-            wall[name].append(2 * took.wall_ns / (before.wall_ns + after.wall_ns))
-            cpu[name].append(2 * took.cpu_ns / (before.cpu_ns + after.cpu_ns))
-    return {
-        "forks": forks,
-        "rounds": rounds,
-        "wall": {name: summary(values) for name, values in wall.items()},
-        "storms_own_cpu": {name: summary(values) for name, values in cpu.items()},
-        "attach_s": summary(attach),
-    }
-
-
-def summary(values: list[float]) -> dict[str, Any]:
-    """Return the median and all values."""
-    return {
-        "median": round(statistics.median(values), 3),
-        "all": [round(value, 3) for value in values],
-    }
+    return {"median": round(statistics.median(took), 3), "most": round(max(took), 3)}
 
 
 def ratio(tools: dict[str, Any], peer: str) -> float | None:
@@ -146,8 +97,9 @@ def parse_arguments() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description="Measure pidtrail beside its peers.")
     parser.add_argument("--forks", type=int, default=FORKS, help="processes in each tool's storm")
-    parser.add_argument("--paired-forks", type=int, default=PAIRED_FORKS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds for the slowdown")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="for the slowdown")
+    parser.add_argument("--batch", type=int, default=BATCH, help="processes in each of its batches")
+    parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS)
     parser.add_argument("--width", type=int, default=1, help="processes alive at a time")
     return parser.parse_args()
 
@@ -165,11 +117,13 @@ def main() -> None:
                 continue
             say(f"a storm of {options.forks} under {tool.name}")
             tools[tool.name] = measure_tool(tool, options.forks, options.width, place)
-        slowdown = (
-            measure_slowdown(options.rounds, options.paired_forks, options.width, place)
-            if "pidtrail" in tools
-            else None
-        )
+        slowdown = attach = None
+        if "pidtrail" in tools:
+            attach = measure_attach(ATTACHED, place)
+            say(f"the slowdown, {options.blocks} blocks")
+            slowdown = measure_slowdown(options.blocks, options.batch, place)
+        say(f"idle for {options.idle_seconds:g} s")
+        idle = measure_idle(options.idle_seconds, place)
     document = {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "kernel": os.uname().release,
@@ -183,7 +137,9 @@ def main() -> None:
         },
         "tools": tools,
         "cpu_ratio_to": {peer: ratio(tools, peer) for peer in ("forkstat", "bpftrace")},
+        "attach_s": attach,
         "slowdown": slowdown,
+        "idle": idle,
         "skipped": skipped,
         "budgets": {
             "lost": 0,
@@ -191,6 +147,7 @@ def main() -> None:
             "cpu_ratio_to_forkstat": 0.333,
             "slowdown_traced": 1.05,
             "slowdown_untracked": 1.02,
+            "idle_cpu_percent": 0.2,
             "rss_mb": 40,
             "attach_s": 0.3,
         },

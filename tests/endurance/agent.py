@@ -1,9 +1,10 @@
 """
 A session that can be made to lose: `python -m tests.endurance.agent SOURCE PID FILE [BYTES]`.
 
-What `pidtrail trace --pid PID -o FILE` does, with a receive buffer of BYTES for the
-connector. Says `attached` on stdout; SIGTERM ends it. At the end it says, as JSON, how
-many messages of the whole host it took, and which were the first and the last of each CPU.
+What `pidtrail trace --pid PID -o FILE` does: SOURCE is `bcc-perf`, which there is only for a
+kernel without ring buffers, or `connector` with a receive buffer of BYTES. Says `attached` on
+stdout; SIGTERM ends it. At the end the connector says, as JSON, how many messages of the whole
+host it took, and which were the first and the last of each CPU.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 from pidtrail.events import Event
 from pidtrail.runtime import TURN_SECONDS, Session, make_header
 from pidtrail.sources import cnproc
+from pidtrail.sources.bcc import BccSource
 from pidtrail.sources.connector import ConnectorSource
-from pidtrail.sources.core import CoreSource
 from pidtrail.sources.source import Source
 from pidtrail.store import Recorder
 
@@ -44,7 +45,9 @@ class Counting(ConnectorSource):
 def main() -> None:
     """Trace until told to end."""
     name, pid, path = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    source: Source = Counting(int(sys.argv[4])) if name == "connector" else CoreSource()
+    source: Source = (
+        Counting(int(sys.argv[4])) if name == "connector" else BccSource(transport="perf")
+    )
     source.open([pid])
     session = Session(source, [Recorder(path, make_header(source, [pid], {}))])
     session.start()

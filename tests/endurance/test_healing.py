@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,12 +26,14 @@ from pidtrail.events import (
     Fork,
     Header,
     Lost,
+    Observed,
     Reap,
     Signal,
     TaskRef,
     TaskReported,
     Title,
 )
+from pidtrail.healing import LOOKS
 from pidtrail.sources import cnproc
 from pidtrail.sources.connector import ConnectorSource
 from pidtrail.store import Recording
@@ -150,16 +153,33 @@ def lost_in(events: list[Event]) -> int:
     return sum(event.count or 0 for event in events if isinstance(event, Lost))
 
 
-@pytest.mark.needs_bpf
-def test_trace_with_core_loses_a_known_number_and_heals(blackout: Blackout, tmp_path: Path) -> None:
-    """The real command; a storm that writes more than twice the ring."""
+def trace(source: str) -> tuple[str, ...]:
+    """Return the real command, up to the number of the process."""
+    return "pidtrail", "trace", "--format", "none", "--source", source, "--pid"
+
+
+TRACERS = [
+    pytest.param((*trace("core"), "{pid}", "-o", "{path}"), marks=pytest.mark.needs_bpf, id="core"),
+    pytest.param((*trace("bcc"), "{pid}", "-o", "{path}"), marks=pytest.mark.needs_bcc, id="bcc"),
+    pytest.param(
+        ("tests.endurance.agent", "bcc-perf", "{pid}", "{path}"),
+        marks=pytest.mark.needs_bcc,
+        id="bcc-perf",
+    ),
+]
+
+
+@pytest.mark.parametrize("command", TRACERS)
+def test_a_full_buffer_loses_a_known_number_and_is_healed(
+    command: tuple[str, ...], blackout: Blackout, tmp_path: Path
+) -> None:
+    """A storm that writes more than twice the ring, or the perf buffers of four CPUs."""
     path = tmp_path / "session.db"
-    root = blackout.held.pid
     # Per child of the storm a birth, an exec, an end and a reaping; the goners had their births
     # before, and are each sent a signal; the newcomers are only born.
     produced = 4 * STORM + 3 * PEOPLE + PEOPLE
-    command = ("pidtrail", "trace", "--source", "core", "--pid", str(root), "--format", "none")
-    with agent(*command, "-o", str(path), until="attached") as tracer:
+    words = [word.format(pid=blackout.held.pid, path=path) for word in command]
+    with agent(*words, until="attached") as tracer:
         blackout.happen(tracer)
 
         def accounted() -> int:
@@ -168,7 +188,7 @@ def test_trace_with_core_loses_a_known_number_and_heals(blackout: Blackout, tmp_
 
         wait_for(lambda: accounted() >= produced, "all that was produced, or is counted")
         wait_for(lambda: living(recorded(path)[1]) == blackout.living(), "healing", 10)
-        tracer.send_signal(signal.SIGINT)
+        tracer.terminate()
         tracer.wait(timeout=30)
         assert accounted() == produced
 
@@ -177,7 +197,16 @@ def test_trace_with_core_loses_a_known_number_and_heals(blackout: Blackout, tmp_
     assert living(events) == blackout.living()
     numbers = [event.seq for event in events]
     assert numbers[-1] - len(numbers) == lost_in(events)
+    check_bounded(events)
     check_verdict(blackout, header, events)
+
+
+def check_bounded(events: list[Event]) -> None:
+    """Assert that healing looked a few times only: twice after the last loss of the storm."""
+    losses = [event.ts_boot_ns for event in events if isinstance(event, Lost)]
+    found = [e for e in events if isinstance(e, Observed) and e.dead is not True]
+    looks = Counter(event.pid for event in found)
+    assert max(looks.values()) <= 1 + len(losses) + LOOKS
 
 
 def check_verdict(blackout: Blackout, header: Header, events: list[Event]) -> None:
@@ -234,4 +263,18 @@ def test_connector_loses_a_known_number_and_heals(blackout: Blackout, tmp_path: 
     assert told["taken"] + lost_in(events) == produced
     numbers = [event.seq for event in events]
     assert numbers[-1] - len(numbers) == lost_in(events)
+    check_bounded(events)
     check_verdict(blackout, header, events)
+
+
+def test_polling_goes_on_from_who_is_there(blackout: Blackout, tmp_path: Path) -> None:
+    """/proc counts no loss, and needs none: after a gap it knows who lives, and nobody else."""
+    path = tmp_path / "session.db"
+    words = (*trace("procfs"), str(blackout.held.pid), "-o", str(path))
+    with agent(*words, until="attached") as tracer:
+        blackout.happen(tracer)
+        wait_for(lambda: living(recorded(path)[1]) == blackout.living(), "healing", 10)
+        tracer.terminate()
+        tracer.wait(timeout=30)
+
+    assert living(recorded(path)[1]) == blackout.living()
