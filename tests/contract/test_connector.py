@@ -104,6 +104,23 @@ def test_a_killed_process_has_its_signal(source: ConnectorSource) -> None:
     assert len(by_signal) == 1
 
 
+def test_thirty_holders_of_one_number_are_thirty_processes(source: ConnectorSource) -> None:
+    """Each has its own start, birth, end and status, in the order in which they had the number."""
+    told = tell_loosely(source, "same_number", "30")
+    held = told.all_said("holder")
+    (number,) = {line["pid"] for line in held}
+
+    # The first of that number found out that it was free.
+    births, ends = told.of(Fork, number)[1:], told.of(Exit, number)[1:]
+    starts = [(event.start_ticks, line["start"]) for event, line in zip(births, held, strict=True)]
+    # Who was gone before /proc was asked has no start, and never another's.
+    assert all(told_start in {None, start} for told_start, start in starts)
+    assert any(told_start is not None for told_start, _ in starts)
+    assert [event.key for event in ends] == [event.key for event in births]
+    assert [event.exit_code for event in ends] == list(range(30))
+    assert len({event.key for event in births}) == 30
+
+
 def test_what_an_overflow_took_is_counted_exactly() -> None:
     """Delivered and lost together are what the kernel counted on every CPU."""
     source = ConnectorSource(receive_bytes=64 * 1024)

@@ -36,6 +36,20 @@ def test_a_reused_number_is_another_process(told_by: Tell) -> None:
     assert len(told.born()) == reused["forks"] + 1
 
 
+def test_thirty_holders_of_one_number_are_thirty_processes(told_by: Tell) -> None:
+    """Each has its own start, birth, end and status, in the order in which they had the number."""
+    told = told_by("same_number", "30", needs="has_identity")
+    held = told.all_said("holder")
+    (number,) = {line["pid"] for line in held}
+
+    # The first of that number found out that it was free.
+    births, ends = told.of(Fork, number)[1:], told.of(Exit, number)[1:]
+    assert [event.start_ticks for event in births] == [line["start"] for line in held]
+    assert [event.key for event in ends] == [event.key for event in births]
+    assert [event.exit_code for event in ends] == list(range(30))
+    assert len({event.key for event in births}) == 30
+
+
 def test_nested_namespaces_number_a_process_at_every_level(told_by: Tell) -> None:
     """`ns_pids` is what NSpid of /proc shows, outermost first; `pid_ns` the innermost inode."""
     told = told_by("nested_namespaces", "3", needs="has_identity")
