@@ -5,7 +5,7 @@ This fills `task` in records while they are captured. It knows no future: a
 record made before a process was identified stays without. `correlate` judges
 later with everything at hand.
 
-What a process says of itself (open log, title, argv) is its own; a child
+What a process says of itself (open log, plugin, title, argv) is its own; a child
 inherits from a process that works for a task instance until it says otherwise.
 """
 
@@ -60,11 +60,13 @@ class Attribution:
 
     def label(self, event: Event) -> Event:
         """Take in one record and return it with its `task`, if that is known."""
+        key = event.key
         if isinstance(event, TaskReported) and event.task is not None:
-            if (named := uuid_in(event)) is not None:
+            if key is not None:
+                self.believe(event.task, key)
+            elif (named := uuid_in(event)) is not None:
                 self.learn(named)
             return event
-        key = event.key
         if key is None or event.task is not None:
             return event
         if isinstance(event, Fork):
@@ -125,6 +127,14 @@ class Attribution:
         before = self.labels.get(key)
         if before is not None and task is not None and merge(before.task, task) is None:
             self.drop(key)
+
+    def believe(self, task: TaskRef, key: ProcessKey) -> None:
+        """Take what a process told through the plugin, unless more is known of it or otherwise."""
+        before = self.labels.get(key)
+        if before is None or (
+            before.role is not Role.OPERATOR_CHILD and merge(before.task, task) is not None
+        ):
+            self.set(key, task, Role.RUNNER)
 
     def set(self, key: ProcessKey, task: TaskRef, role: Role) -> None:
         """Note what a process works for; what was known of it before is kept where it agrees."""

@@ -2,7 +2,7 @@
 Which processes belong to which task instance attempt, and why.
 
 Joins three things: the tree (what the kernel did), what processes said of
-themselves (titles, arguments, open logs), and what Airflow claims. The result
+themselves (open logs, the plugin, titles, arguments), and what Airflow claims. The result
 is one TaskRun per attempt, with its processes and its claims side by side; no
 opinion yet: that is the verdict's.
 
@@ -20,10 +20,14 @@ from pidtrail.airflow.facts import Role, uuid_in
 from pidtrail.airflow.identify import merge
 from pidtrail.events import AirflowFact, Event, ProcessKey, TaskRef, TaskReported
 from pidtrail.members import (
+    BEST_FIRST,
+    PLUGIN,
     RUNS_USER_CODE,
     Claim,
     Member,
+    below_runner,
     claims_of,
+    hear,
     is_errand,
     levels_of,
     role_at,
@@ -35,12 +39,17 @@ MAX_CHILDREN: Final = 200
 
 
 class TaskRun:
-    """One attempt (try) of one task instance: its processes and what Airflow claims of it."""
+    """
+    One attempt (try) of one task instance: its processes and what Airflow claims of it.
+
+    `told` is what its processes said through the plugin: of themselves, no record of Airflow's.
+    """
 
     def __init__(self, task: TaskRef) -> None:
         self.task = task
         self.members: list[Member] = []
         self.reports: list[TaskReported] = []
+        self.told: list[TaskReported] = []
         self.facts: list[AirflowFact] = []
         self.children_left_out = 0
 
@@ -103,18 +112,21 @@ class Correlator:
         self, tree: ProcessTree, reports: Iterable[TaskReported], facts: Iterable[AirflowFact]
     ) -> None:
         self.tree = tree
-        self.reports = sorted(reports, key=when)
+        ordered = sorted(reports, key=when)
+        self.reports = [report for report in ordered if report.via != PLUGIN]
         self.facts = sorted(facts, key=when)
         self.claims = {key: found for key, node in tree.nodes.items() if (found := claims_of(node))}
         self.names: dict[str, TaskRef] = {}
         self.by_job: dict[int, TaskRef] = {}
         self.runs: dict[tuple[object, ...], TaskRun] = {}
+        self.told = hear(tree, self.claims, [report for report in ordered if report.via == PLUGIN])
 
     def correlate(self) -> Correlation:
         """Return the attempts."""
         self.learn()
-        runners = {member.node.key: (member, task) for member, task in self.find_runners()}
-        for member, task in runners.values():
+        found = list(self.find_runners())
+        runners = {member.node.key for member, _ in found}
+        for member, task in found:
             run = self.run_of(task)
             levels = levels_of(self.tree, self.claims, member)
             run.members += levels
@@ -122,6 +134,9 @@ class Correlator:
         for report in self.reports:
             if report.task is not None:
                 self.run_of(report.task).reports.append(report)
+        for told in self.told:
+            if told.task is not None:
+                self.run_of(told.task).told.append(told)
         self.share()
         self.settle()
         self.add_facts()
@@ -141,10 +156,10 @@ class Correlator:
         for claims in self.claims.values():
             ti_id = None
             for claim in claims:
-                if claim.task is not None and claim.task.ti_id is not None:
-                    ti_id = claim.task.ti_id
-                elif claim.by == "log" and claim.task is not None and ti_id is not None:
-                    self.name(ti_id, claim.task)
+                if claim.task is not None:
+                    ti_id = claim.task.ti_id or ti_id
+                    if claim.by in BEST_FIRST and ti_id is not None:
+                        self.name(ti_id, claim.task)
                 elif claim.role is Role.EXECUTOR_WORKER:
                     ti_id = None
 
@@ -160,21 +175,31 @@ class Correlator:
         for key, node in self.tree.nodes.items():
             own = [c for c in self.claims.get(key, ()) if c.role in RUNS_USER_CODE and c.task]
             if own:
-                if not self.below_runner(node):
-                    yield self.runner_by_word(node, own)
+                if not below_runner(self.tree, self.claims, node):
+                    yield from self.runners_by_word(node, own)
                 continue
             found = self.runner_by_lineage(node)
             if found is not None:
                 yield found
 
+    def runners_by_word(self, node: Node, own: list[Claim]) -> Iterator[tuple[Member, TaskRef]]:
+        """Yield a runner with each attempt that it ran: `airflow dags test` runs one by one."""
+        told = {claim.task: claim for claim in reversed(own) if claim.by == PLUGIN}
+        if len(told) < 2:
+            yield self.runner_by_word(node, own)
+            return
+        for task, claim in told.items():
+            if task is not None:
+                yield Member(node, Role.RUNNER, PLUGIN, claim.seq), task
+
     def runner_by_word(self, node: Node, own: list[Claim]) -> tuple[Member, TaskRef]:
         """Return a runner that said itself what it is: the best word first, the rest merged in."""
-        task = self.resolved(node, own)
-        best = next((c for c in self.claims[node.key] if c.by == "log"), own[0])
+        said = [*own, *(c for c in self.claims[node.key] if c.by == "log")]
+        said.sort(key=lambda claim: BEST_FIRST.get(claim.by, len(BEST_FIRST)))
         # Below sudo the last word of 3.x names no task instance, so it is not among `own`.
         last = [c.role for c in self.claims[node.key] if c.role in RUNS_USER_CODE][-1]
         role = Role.SUDO if last is Role.SUDO else Role.RUNNER
-        return Member(node, role, best.by, best.seq), task
+        return Member(node, role, said[0].by, said[0].seq), self.resolved(node, said)
 
     def runner_by_lineage(self, node: Node) -> tuple[Member, TaskRef] | None:
         """
@@ -216,16 +241,6 @@ class Correlator:
             if claim.by in {"title", "argv"}:
                 last = claim
         return last
-
-    def below_runner(self, node: Node) -> bool:
-        """Return whether an ancestor is a runner: then the title is a copy, this a child of it."""
-        for ancestor in self.tree.lineage(node.key)[1:]:
-            roles = {claim.role for claim in self.claims.get(ancestor.key, ()) if claim.task}
-            if roles & RUNS_USER_CODE:
-                return True
-            if Role.SUPERVISOR in roles:
-                return False
-        return False
 
     def resolved(self, node: Node, own: list[Claim]) -> TaskRef:
         """

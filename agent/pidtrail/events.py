@@ -91,7 +91,8 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
 
     `wall_offset_ns` added to a CLOCK_BOOTTIME instant gives nanoseconds since
     the Unix epoch. `pid_ns` is the inode of the agent's PID namespace. `airflow_db`
-    and `airflow_api` are addresses without secrets.
+    and `airflow_api` are addresses without secrets, `airflow_plugin` the path of the
+    socket to which Airflow's plugin could send.
     """
 
     schema: str
@@ -109,6 +110,7 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
     airflow_db: str | None = None
     airflow_problem: str | None = None
     airflow_api: str | None = None
+    airflow_plugin: str | None = None
 
 
 class Unconfirmed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -311,6 +313,11 @@ class TaskReported(Record, frozen=True, gc=False, tag="task_reported"):
     `table` says where it stood: `task_instance` (the current row, overwritten
     in place) or `task_instance_history` (an earlier try). Dates are as Airflow
     wrote them, RFC 3339 in UTC.
+
+    Via plugin it is what a process said of itself, and the one kind that speaks of a
+    process (`pid`, `start_ticks`): the sender by the kernel's word, whose number is
+    `recorded_pid` too. `state` is what it has come to: running, success, skipped, failed,
+    up_for_retry, or None for a failure of which Airflow had not decided.
     """
 
     recorded_pid: int | None = None

@@ -7,16 +7,20 @@ A claim is one word of one process; which attempt it belongs to is for
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from pidtrail.airflow.facts import Role
-from pidtrail.airflow.identify import env_task, log_path_task
+from pidtrail.airflow.identify import env_task, log_path_task, merge
 from pidtrail.attribution import facts_of
-from pidtrail.events import Exec, Observed, ProcessKey, TaskRef, Title
+from pidtrail.events import Exec, Observed, ProcessKey, TaskRef, TaskReported, Title
 from pidtrail.tree import Node, ProcessTree, when
 
 RUNS_USER_CODE: Final = frozenset({Role.RUNNER, Role.SUDO})
+PLUGIN: Final = "plugin"
+BEST_FIRST: Final = {"log": 0, PLUGIN: 1}
+"""By what an attribution has all names; it is better than by a title or arguments."""
 
 
 class Claim(NamedTuple):
@@ -70,6 +74,43 @@ def claims_of(node: Node) -> list[Claim]:
                     role = Role.OPERATOR_CHILD if by == "env" else role
                     found.append(Claim(record.ts_boot_ns, role, task, by, record.seq))
     return found
+
+
+def hear(
+    tree: ProcessTree, claims: dict[ProcessKey, list[Claim]], told: Iterable[TaskReported]
+) -> list[TaskReported]:
+    """
+    Add to the claims what processes told of themselves through the plugin, oldest first.
+
+    Returns what is believed of it: the word of a process that was alive then, so that no
+    other can be meant that had its number; that no runner started, for user code has
+    no say in who runs another attempt; and that shows nothing else of itself, which
+    holds against user code in the runner's own process.
+    """
+    believed = []
+    for report in told:
+        node = tree.node(report.key)
+        if node is None or report.task is None or not node.alive_at(report.ts_boot_ns):
+            continue
+        own = claims.setdefault(node.key, [])
+        shown = [claim.task for claim in own if claim.task is not None and claim.by != PLUGIN]
+        if below_runner(tree, claims, node) or not all(merge(t, report.task) for t in shown):
+            continue
+        claim = Claim(report.ts_boot_ns, Role.RUNNER, report.task, PLUGIN, report.seq)
+        insort(own, claim, key=lambda one: one.ts_boot_ns)
+        believed.append(report)
+    return believed
+
+
+def below_runner(tree: ProcessTree, claims: dict[ProcessKey, list[Claim]], node: Node) -> bool:
+    """Return whether an ancestor is a runner: then the title is a copy, this a child of it."""
+    for ancestor in tree.lineage(node.key)[1:]:
+        roles = {claim.role for claim in claims.get(ancestor.key, ()) if claim.task}
+        if roles & RUNS_USER_CODE:
+            return True
+        if Role.SUPERVISOR in roles:
+            return False
+    return False
 
 
 def role_at(claims: Iterable[Claim], ts_boot_ns: int | None) -> Role:

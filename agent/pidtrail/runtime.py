@@ -61,10 +61,10 @@ StepDown = Callable[[str, Sequence[int]], "Source"]
 
 
 class Claims(Protocol):
-    """Where Airflow's own records come from (airflow/sampler.py)."""
+    """Where what Airflow says comes from (airflow/sampler.py, airflow/claims.py)."""
 
     def drain(self) -> list[Event]:
-        """Return what was read since the last call; never blocks."""
+        """Return what was said since the last call; never blocks."""
 
     def poke(self) -> None:
         """Ask for a reading now."""
@@ -78,7 +78,7 @@ class Claims(Protocol):
 
 class Session:
     """
-    One capture: an open source, some sinks, and perhaps Airflow's claims.
+    One capture: an open source, some sinks, and where Airflow's claims come from.
 
     `now_ns` is CLOCK_BOOTTIME in nanoseconds; a seam for tests.
     """
@@ -87,7 +87,7 @@ class Session:
         self,
         source: Source,
         sinks: Sequence[Sink],
-        claims: Claims | None = None,
+        claims: Sequence[Claims] = (),
         step_down: StepDown | None = None,
         now_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     ) -> None:
@@ -102,6 +102,8 @@ class Session:
         self.attribution = Attribution()
         self.task_logs = TaskLogs()
         self.live: set[ProcessKey] = set()
+        self.ended: tuple[set[ProcessKey], set[ProcessKey]] = set(), set()
+        """Who ended in the turn before, and in this one."""
         self.events = 0
         self.lost = 0
 
@@ -117,15 +119,20 @@ class Session:
     def turn(self) -> int:
         """Do one round and return how many records it brought."""
         now_ns = self.now_ns()
+        self.ended = self.ended[1], set()
+        # Before the source: who claimed something was born before, and its birth is in there.
+        said = [event for claims in self.claims for event in claims.drain()]
         count = self.drain(now_ns)
         extra: list[Event] = [
             *self.healing.gone(self.live, self.source.name, now_ns),
             *self.task_logs.look(now_ns),
+            *filter(self.is_followed, said),
         ]
-        if self.claims is not None:
-            extra += self.claims.drain()
         if extra:
             self.deliver([structs.replace(e, seq=self.source.next_seq()) for e in extra])
+        for event in said:
+            if event.key is not None and event.key not in self.live:
+                self.attribution.on_exit(event.key)
         if self.healing.is_due(now_ns):
             self.look(now_ns)
         self.turned_ns = now_ns
@@ -203,9 +210,21 @@ class Session:
         for sink in self.sinks:
             sink.write(labelled)
 
+    def is_followed(self, event: Event) -> bool:
+        """
+        Return whether a claim is Airflow's, or of a process that is followed.
+
+        Any other process can send claims too, and must not fill our disk with them.
+        What was sent before this turn or in it is of who lives, or ended since the
+        turn before.
+        """
+        key = event.key
+        return key is None or any(key in known for known in (self.live, *self.ended))
+
     def on_end(self, key: ProcessKey) -> None:
         """Take in that a process ended, or was found dead."""
         self.live.discard(key)
+        self.ended[1].add(key)
         self.task_logs.forget(key)
         self.attribution.on_exit(key)
 
@@ -217,16 +236,21 @@ class Session:
         label = self.attribution.labels.get(key)
         if isinstance(event, Fork):
             # A child of a busy supervisor: Airflow writes its pid about now.
-            if label is not None and label.role is Role.RUNNER and self.claims is not None:
-                self.claims.poke()
+            if label is not None and label.role is Role.RUNNER:
+                self.poke()
             return
         if isinstance(event, Observed) and event.log_path is not None:
             return
         facts = facts_of(event) if isinstance(event, Title | Exec | Observed) else None
         if facts is not None and facts.task is not None and facts.role in WORKS_FOR_A_TASK:
             self.task_logs.ask(key, self.now_ns())
-            if facts.role is Role.RUNNER and self.claims is not None:
-                self.claims.poke()
+            if facts.role is Role.RUNNER:
+                self.poke()
+
+    def poke(self) -> None:
+        """Ask for what Airflow recorded, now."""
+        for claims in self.claims:
+            claims.poke()
 
     def drop_sinks(self, kind: type) -> None:
         """Write no more to sinks of a kind: whoever was behind them is gone."""
@@ -234,7 +258,7 @@ class Session:
 
     def problems(self) -> list[str]:
         """Return what went wrong with Airflow's claims, one line each."""
-        return self.claims.problems() if self.claims is not None else []
+        return [line for claims in self.claims for line in claims.problems()]
 
     def finish(self) -> None:
         """Drain what still comes, read Airflow's claims a last time, close everything."""
@@ -244,8 +268,8 @@ class Session:
             time.sleep(TURN_SECONDS)
         if self.healing.looks_left and not self.source_failed:
             self.look(self.now_ns())
-        if self.claims is not None:
-            self.claims.stop()
+        for claims in self.claims:
+            claims.stop()
         self.turn()
         if not self.source_failed:
             self.deliver(self.source.last())

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pidtrail import codec
+from pidtrail.airflow import claims
 from pidtrail.airflow.commands import argv_facts
 from pidtrail.airflow.identify import env_task, log_path_task, title_facts
 from pidtrail.errors import RecordingError
@@ -112,6 +113,14 @@ def fuzz_procdir(data: bytes) -> None:
     directory.numbers(), directory.exe(PID), directory.namespace(PID)
 
 
+def fuzz_claims(data: bytes) -> None:
+    """A datagram is a message that says all that is needed, or None."""
+    message = claims.parse(data)
+    if message is not None:
+        assert all((message.dag_id, message.task_id, message.run_id))
+        assert message.map_index >= -1
+
+
 def fuzz_airflow(data: bytes) -> None:
     """Titles, command lines, paths and environments say something or nothing."""
     text = data.decode("utf-8", "replace")
@@ -166,6 +175,11 @@ HEADER = (
     b'"sees_short_lived":true,"counts_loss":true},"roots":[],"version":"0"}'
 )
 EVENT = b'{"type":"fork","seq":1,"ts_boot_ns":5,"origin":"core","pid":7,"start_ticks":3,"x":[1]}'
+CLAIM = (
+    b'{"schema":"pidtrail.claim/1","event":"running","dag_id":"d","task_id":"t","run_id":"r",'
+    b'"map_index":-1,"try_number":1,"pid":7,"boot_ns":5,"start_ticks":3,"pid_ns":4026531836,'
+    b'"ti_id":"01a201d9-c083-7000-8000-000000000001","hostname":"h","state":"running","new":[[]]}'
+)
 STAT = b"42 (a) b) S 1 42 42 0 -1 4194560 10 0 0 0 1 2 0 0 20 0 3 0 777 1000 10"
 TITLE = b"airflow task runner: dag.task run__1 [map 3] 01a201d9-c083-7000-8000-000000000001"
 
@@ -176,6 +190,7 @@ TARGETS: dict[str, Target] = {
     "codec": Target(fuzz_codec, [b"{}", HEADER, EVENT, b'{"type":"newer","seq":1}', b"\xff"]),
     "proc": Target(fuzz_proc, [b"", STAT, b"NSpid:\t7\t1\nThreads:\t3\n", b"0::/a\n1:x:/\n"]),
     "procdir": Target(fuzz_procdir, [b"", STAT, b"NSpid:\t7\tx\n", b"42 (\n)"]),
+    "claims": Target(fuzz_claims, [b"", CLAIM, b"[" * 8000, b'{"schema":' * 800]),
     "airflow": Target(fuzz_airflow, [b"", TITLE, b"airflow\0tasks\0run\0d\0t\0r", b"dag_id=a/"]),
     "redact": Target(fuzz_redact, [b"", b"postgresql://u:p@h/d", b"--password=x\0-p\0y"]),
     "recording": Target(fuzz_recording, [b"", b"SQLite format 3\0", b"SQLite format 3\0" * 64]),

@@ -98,6 +98,31 @@ def test_it_installs_and_starts_where_there_is_no_clang(
     assert set(listed.split()) >= OBJECTS
 
 
+def test_airflow_would_find_the_plugin(
+    wheel: Path, installed: Path, without_clang: dict[str, str]
+) -> None:
+    """The extra is known, brings nothing with it, and the entry point names a class that is there.
+
+    That a real Airflow loads it, without what pidtrail needs, tests/airflow/test_plugin.py shows.
+    """
+    uv = Path(sys.executable).with_name("uv")
+    install = (uv, "pip", "install", "--offline", "--python", installed / "python")
+    run(*install, f"pidtrail[airflow-plugin] @ {wheel.as_uri()}", env=without_clang)
+    found = run(
+        *(installed / "python", "-I", "-c"),
+        "import ast, importlib.metadata as m, pathlib, pidtrail.airflow as a\n"
+        "(point,) = m.entry_points(group='airflow.plugins')\n"
+        "extras = m.metadata('pidtrail').get_all('Provides-Extra')\n"
+        "needs = [r for r in m.requires('pidtrail') if 'airflow-plugin' in r]\n"
+        "text = (pathlib.Path(a.__file__).parent / 'plugin.py').read_text()\n"
+        "classes = [n.name for n in ast.parse(text).body if isinstance(n, ast.ClassDef)]\n"
+        "print(point.module, point.attr in classes, 'airflow-plugin' in extras, needs)",
+        env=without_clang,
+    )
+
+    assert found.split() == ["pidtrail.airflow.plugin", "True", "True", "[]"]
+
+
 @pytest.mark.needs_root
 @pytest.mark.needs_bpf
 def test_what_is_installed_traces(

@@ -200,6 +200,21 @@ class Story:
         )
         return self
 
+    def tell(self, name: str, task: TaskRef, state: str | None = "running") -> Self:
+        """Let a process say through the plugin what it runs."""
+        seq, now, _ = self.next()
+        pid, ticks, _ = self.identity(name)
+        self.events.append(
+            TaskReported(
+                *(seq, now, "airflow-plugin", pid, ticks),
+                task=task,
+                recorded_pid=pid,
+                state=state,
+                via="plugin",
+            )
+        )
+        return self
+
     def fact(self, task: TaskRef, table: str, event: str | None = None, **detail: Any) -> Self:
         """Let another row of Airflow's say something."""
         seq, now, _ = self.next()

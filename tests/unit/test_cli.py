@@ -431,3 +431,11 @@ def test_help_loads_no_command() -> None:
     )
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_plugin_is_printed_as_it_is(pidtrail: Any) -> None:
+    """What goes into Airflow's folder of plugins is the file of the package, byte for byte."""
+    done = pidtrail("airflow-plugin")
+
+    assert (done.status, done.err) == (0, "")
+    assert done.out == (ROOT / "agent/pidtrail/airflow/plugin.py").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pidtrail.attribution import Attribution
-from pidtrail.events import TaskRef
+from pidtrail.events import Exit, TaskRef
 from tests.unit.story import LOG, Airflow2, Airflow3, Story, ref, uuid
 
 
@@ -199,3 +199,98 @@ def test_the_uuid_in_a_running_row_stands_for_its_number() -> None:
     story.report(ref(2, uuid(2)), "running", "two")
 
     assert [v.task.try_number for v in story.judge().verdicts] == [2]
+
+
+def test_the_plugin_alone_identifies_a_runner() -> None:
+    """A process that shows nothing of itself is the runner of what it told, by all its names."""
+    story = Story().root("python", "python", "-c", "pass").fork("python", "quiet")
+    story.tell("quiet", ref(2, uuid(1), 3)).exit("quiet")
+
+    verdict = story.verdict()
+
+    (runner,) = verdict.processes
+    assert verdict.task == ref(2, uuid(1), 3)
+    assert (runner.role, runner.pid, runner.identified_by) == (
+        "runner",
+        story.pids["quiet"],
+        "plugin",
+    )
+
+
+def test_the_plugin_is_better_than_a_title_and_a_log_better_than_both() -> None:
+    """A 2.x title has neither map index nor try: the plugin has, and so has an open log."""
+    told = Airflow2().start("1", 3, log=None).tell("runner1", ref(1)).exit("runner1")
+    logged = Airflow2().start("1", 3, log=None).tell("runner1", ref(1))
+    logged.log("runner1", LOG.format(1)).exit("runner1")
+
+    for story, by in ((told, "plugin"), (logged, "log")):
+        runner = next(p for p in story.verdict().processes if p.role == "runner")
+        assert story.verdict().task == ref(1)
+        assert runner.identified_by == by
+
+
+def test_what_the_plugin_told_is_no_record_of_airflow() -> None:
+    """The row says NULL for ever, whatever the process said: the verdict speaks of the row."""
+    story = Airflow3().start("worker", "runner", ref(1, uuid(1))).tell("runner", ref(1, uuid(1)))
+    story.exit("runner", 9).report(ref(1, uuid(1)), "failed", None)
+
+    verdict = story.verdict()
+
+    assert verdict.code == "died-unrecorded"
+    assert [recorded.via for recorded in verdict.recorded] == ["db"]
+
+
+def test_user_code_cannot_speak_for_another_attempt() -> None:
+    """A child of a runner that claims to run something else stays an operator's child."""
+    story = Airflow3().run("worker", "runner", ref(1, uuid(1))).fork("runner", "liar")
+    story.tell("liar", ref(7, uuid(7))).exit("liar").exit("runner")
+
+    assert [verdict.task for verdict in story.judge().verdicts] == [ref(1, uuid(1))]
+    assert roles(story)["liar"] == "operator_child"
+
+
+def test_user_code_in_the_runner_cannot_speak_for_another_attempt_either() -> None:
+    """What the process shows of itself stands against it."""
+    story = Airflow3().start("worker", "runner", ref(1, uuid(1))).tell("runner", ref(7, uuid(7)))
+    story.exit("runner")
+
+    assert [verdict.task for verdict in story.judge().verdicts] == [ref(1, uuid(1))]
+
+
+def test_a_process_that_ran_several_attempts_is_given_to_each() -> None:
+    """`airflow dags test` runs one task after the other in its own process, and tells of each."""
+    story = Story().root("cli", "/usr/bin/airflow", "dags", "test", "sales")
+    for index in range(3):
+        story.tell("cli", ref(1, None, index)).tell("cli", ref(1, None, index), "success")
+
+    verdicts = story.judge().verdicts
+
+    assert [verdict.task.map_index for verdict in verdicts] == [0, 1, 2]
+    assert {p.pid for verdict in verdicts for p in verdict.processes} == {story.pids["cli"]}
+
+
+def test_a_claim_of_a_process_that_was_dead_by_then_is_nobody_s() -> None:
+    """Its number may be another process's; neither has run what was told."""
+    story = Story().root("python", "python").fork("python", "dead").exit("dead")
+    story.tell("dead", ref(1))
+
+    assert story.judge().verdicts == []
+
+
+def test_the_label_of_a_process_is_what_it_told() -> None:
+    """While the stream goes by, a process that told carries its task, and so do its children."""
+    story = Story().root("python", "python").fork("python", "quiet").tell("quiet", ref(1))
+    story.fork("quiet", "child").exit("child").exit("quiet")
+
+    assert labels(story)["child"] == {ref(1)}
+
+
+def test_a_lie_does_not_change_a_label() -> None:
+    """Neither what runs in the runner nor what runs below it can give itself another task."""
+    story = Airflow3().start("worker", "runner", ref(1, uuid(1))).fork("runner", "liar")
+    story.tell("liar", ref(7, uuid(7))).tell("runner", ref(7, uuid(7)))
+    story.exit("liar").exit("runner")
+
+    attribution = Attribution()
+    ends = [e for e in map(attribution.label, story.events) if isinstance(e, Exit)]
+    assert [event.task for event in ends] == [ref(1, uuid(1))] * 2

@@ -49,7 +49,7 @@ def test_every_command_stands_in_the_readme(called: str) -> None:
 
 
 def test_the_readme_names_no_command_that_is_not_there() -> None:
-    named = set(re.findall(r"`pidtrail ([a-z]+)", README))
+    named = set(re.findall(r"`pidtrail ([a-z-]+)", README))
 
     assert named <= {called.split()[1] for called in COMMANDS if " " in called}
 

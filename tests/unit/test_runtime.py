@@ -7,8 +7,18 @@ from collections.abc import Sequence
 import pytest
 
 from pidtrail.errors import SourceUnavailable
-from pidtrail.events import Event, Exit, Fork, Lost, Observed, ProcessKey, Title
-from pidtrail.runtime import Session
+from pidtrail.events import (
+    Event,
+    Exit,
+    Fork,
+    Lost,
+    Observed,
+    ProcessKey,
+    TaskRef,
+    TaskReported,
+    Title,
+)
+from pidtrail.runtime import Claims, Session
 from pidtrail.sources.source import Source
 from pidtrail.tree import ProcessTree
 from tests.unit.story import FULL, SECOND
@@ -101,7 +111,38 @@ class Clock:
         return self.now
 
 
-def session(source: Scripted, below: Scripted | None = None) -> tuple[Session, Kept, Clock]:
+class Telling:
+    """Where claims come from: each turn the next of them."""
+
+    def __init__(self) -> None:
+        self.said: list[list[Event]] = []
+
+    def tell(self, pid: int) -> None:
+        """Let a process say what it runs."""
+        task = TaskRef("dag", "task", "run", -1, 1)
+        told = TaskReported(
+            0, START, "airflow-plugin", pid, pid, task=task, state="running", via="plugin"
+        )
+        self.said.append([told])
+
+    def drain(self) -> list[Event]:
+        """Give what was said."""
+        return self.said.pop(0) if self.said else []
+
+    def poke(self) -> None:
+        """Nothing to do."""
+
+    def problems(self) -> list[str]:
+        """Nothing went wrong."""
+        return []
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+
+def session(
+    source: Scripted, below: Scripted | None = None, claims: Sequence[Claims] = ()
+) -> tuple[Session, Kept, Clock]:
     """Return a session on a source, what it writes to, and its clock."""
     kept, clock = Kept(), Clock()
 
@@ -110,7 +151,7 @@ def session(source: Scripted, below: Scripted | None = None) -> tuple[Session, K
         below.open(pids)
         return below
 
-    made = Session(source, [kept], None, step_down if below is not None else None, clock)
+    made = Session(source, [kept], claims, step_down if below is not None else None, clock)
     made.start()
     return made, kept, clock
 
@@ -271,3 +312,52 @@ def test_a_chosen_source_that_fails_ends_the_session() -> None:
 
     with pytest.raises(SourceUnavailable, match="gone"):
         turns(made, clock, 0.1)
+
+
+def told(kept: Kept) -> list[int | None]:
+    """Return who told something, of what was kept."""
+    return [event.pid for event in kept.events if isinstance(event, TaskReported)]
+
+
+def test_a_claim_labels_who_is_followed_from_then_on() -> None:
+    """What a process told through the plugin is what its later records are about."""
+    source, telling = Scripted(), Telling()
+    made, kept, clock = session(source, claims=[telling])
+    telling.tell(10)
+    source.batches = [[source.fork(10)], []]
+    turns(made, clock, 0.1)
+    source.batches = [[Exit(source.next_seq(), clock.now, "core", 10, 10, wstatus=0)]]
+    turns(made, clock, 0.1)
+
+    (ended,) = [event for event in kept.events if isinstance(event, Exit)]
+    assert told(kept) == [10]
+    assert ended.task == TaskRef("dag", "task", "run", -1, 1)
+
+
+def test_a_claim_of_who_ended_meanwhile_is_kept() -> None:
+    """It came with the last breath: the end is read in the same turn, or was in the one before."""
+    for silent_turns in (0, 1):
+        source, telling = Scripted(), Telling()
+        made, kept, clock = session(source, claims=[telling])
+        telling.said = [[]] * silent_turns
+        telling.tell(10)
+        ended = Exit(source.next_seq(), START, "core", 10, 10, wstatus=0)
+        source.batches = [[source.fork(10), ended]]
+
+        turns(made, clock, 0.2)
+
+        assert told(kept) == [10]
+        assert len(made.attribution.ended) == len(made.attribution.labels)
+
+
+def test_what_strangers_claim_is_not_kept() -> None:
+    """Any process of the host may send claims; those of processes not followed go nowhere."""
+    source, telling = Scripted(), Telling()
+    made, kept, clock = session(source, claims=[telling])
+    source.batches = [[source.fork(10)]]
+    telling.tell(11)
+
+    turns(made, clock, 0.3)
+
+    assert told(kept) == []
+    assert made.attribution.labels == {}

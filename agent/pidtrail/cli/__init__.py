@@ -32,6 +32,10 @@ COMMANDS: Final = {
         "pidtrail.cli.explain:explain",
         "Say for every task instance attempt which process ran it, and why its PID is another.",
     ),
+    "airflow-plugin": (
+        "pidtrail.cli.airflow_plugin:airflow_plugin",
+        "Print Airflow's plugin, a single file for the folder of Airflow's plugins.",
+    ),
     "export": ("pidtrail.cli.export:export", "Write a recording in another form."),
     "lab": (
         "pidtrail.cli.lab:lab",

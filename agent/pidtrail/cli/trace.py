@@ -20,14 +20,16 @@ from pidtrail.cli.child import Child
 from pidtrail.cli.logs import log
 from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.redact import redact_url
-from pidtrail.runtime import QUIET_SECONDS, TURN_SECONDS, Session, make_header
+from pidtrail.runtime import QUIET_SECONDS, TURN_SECONDS, Claims, Session, make_header
 from pidtrail.sinks.jsonl import JsonLines
+from pidtrail.sources import proc
 from pidtrail.sources.ladder import AUTO, open_below, open_best
 from pidtrail.store import Recorder
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from pidtrail.airflow.claims import ClaimSocket
     from pidtrail.airflow.location import Location
     from pidtrail.airflow.rest import Rest
     from pidtrail.airflow.sampler import Samplers
@@ -77,6 +79,14 @@ MAX_SHOWN_EVENTS = 300_000
     help="Airflow's web server or api-server, as http://HOST:PORT; who asks stands in"
     " PIDTRAIL_AIRFLOW_USER and _PASSWORD[_FILE], or PIDTRAIL_AIRFLOW_TOKEN[_FILE].",
 )
+@click.option(
+    "--airflow-plugin",
+    is_flag=False,
+    flag_value="",
+    metavar="[PATH]",
+    help="Listen for Airflow's plugin (see `pidtrail airflow-plugin`) at the socket PATH."
+    "  [default: PIDTRAIL_CLAIMS, else /run/pidtrail/claims.sock]",
+)
 @click.option("-o", "output", type=click.Path(path_type=Path), help="Write a recording to FILE.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def trace(**options: Any) -> None:
@@ -110,6 +120,7 @@ class Trace:
         migrations: bool,
         airflow_db: str | None,
         airflow_api: str | None,
+        airflow_plugin: str | None,
         output: Path | None,
         command: tuple[str, ...],
     ) -> None:
@@ -121,6 +132,8 @@ class Trace:
         self.pids, self.airflow, self.command = pids, airflow, command
         self.duration, self.form, self.output = duration, form, output
         self.airflow_db, self.airflow_api = airflow_db, airflow_api
+        self.plugin_path = None if airflow_plugin is None else self.tell_command(airflow_plugin)
+        self.plugin: ClaimSocket | None = None
         self.rest = self.make_rest() if airflow_api is not None else None
         self.signals: list[int] = []
         self.child: Child | None = None
@@ -195,6 +208,7 @@ class Trace:
             header = make_header(source, roots, refused, shown, problem)
             if self.airflow_api is not None:
                 header = structs.replace(header, airflow_api=redact_url(self.airflow_api))
+            header = structs.replace(header, airflow_plugin=self.plugin_path)
             sinks: list[Sink] = []
             if self.output is not None or self.form != "none":
                 self.recorder = Recorder(self.recording_path(stack), header)
@@ -221,10 +235,28 @@ class Trace:
             self.airflow_api or "", take_credentials(os.environ), since_epoch_ns=time.time_ns()
         )
 
-    def make_claims(self, database: str | None) -> Samplers | None:
-        """Begin to read what Airflow claims, where there is something to read."""
-        if database is None and self.rest is None:
-            return None
+    def tell_command(self, path: str) -> str:
+        """Return the path of the plugin's socket; a command that we start will find it there."""
+        from pidtrail.airflow.claims import SOCKET, SOCKET_VARIABLE
+
+        full = str(Path(path or os.environ.get(SOCKET_VARIABLE) or SOCKET).absolute())
+        os.environ[SOCKET_VARIABLE] = full
+        return full
+
+    def make_claims(self, database: str | None) -> list[Claims]:
+        """Begin to take in what Airflow claims, where there is something to."""
+        claims: list[Claims] = []
+        if self.plugin_path is not None:
+            from pidtrail.airflow.claims import ClaimSocket
+
+            self.plugin = ClaimSocket(self.plugin_path, proc.start_ticks)
+            claims.append(self.plugin)
+        if database is not None or self.rest is not None:
+            claims.append(self.make_samplers(database))
+        return claims
+
+    def make_samplers(self, database: str | None) -> Samplers:
+        """Begin to read the database, or ask the API, or both."""
         from pidtrail.airflow.metadata import Metadata
         from pidtrail.airflow.sampler import Sampler, Samplers
 
@@ -233,9 +265,9 @@ class Trace:
             samplers.append(Sampler(Metadata(database, since_epoch_ns=time.time_ns())))
         if self.rest is not None:
             samplers.append(Sampler(self.rest, what="Airflow's API", interval_s=1.0))
-        claims = Samplers(samplers)
-        claims.start()
-        return claims
+        started = Samplers(samplers)
+        started.start()
+        return started
 
     def locate(self, roots: list[int]) -> Location | None:
         """
@@ -263,7 +295,10 @@ class Trace:
         watched = {os.pidfd_open(pid) for pid in roots if Path(f"/proc/{pid}").exists()}
         try:
             while True:
-                ended, _, _ = select.select(watched, [], [], pause)
+                wake = self.plugin.wake_fd() if self.plugin is not None else None
+                also = set() if wake is None else {wake}
+                ready, _, _ = select.select(watched | also, [], [], pause)
+                ended = watched.intersection(ready)
                 pause = TURN_SECONDS if session.turn() else QUIET_SECONDS
                 if (until_due := getattr(session.source, "until_due_s", None)) is not None:
                     pause = min(pause, until_due())
@@ -329,7 +364,7 @@ class Trace:
         """Print what the session showed."""
         log.info("ended", events=session.events, lost=session.lost)
         for problem in session.problems():
-            log.warning("airflow" if self.airflow_api else "airflow database", problem=problem)
+            log.warning("airflow", problem=problem)
         if self.form == "none" or self.recorder is None:
             return
         print_verdicts(self.recorder.path, session, to_stderr=self.form == "jsonl")

@@ -65,6 +65,8 @@ def what(event: Event) -> str:  # noqa: C901, PLR0912 (one case per kind of reco
             state = "is dead, not collected" if event.dead else "is there"
             shown = event.comm if event.argv is None else command(event.argv)
             return f"{state}, child of {known(event.ppid)} {name(shown)}"
+        case TaskReported(via="plugin"):
+            return f"tells through Airflow's plugin: {name(event.state)}"
         case TaskReported():
             return f"Airflow records pid {known(event.recorded_pid)}, {name(event.state)}"
         case AirflowFact():

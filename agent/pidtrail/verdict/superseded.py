@@ -239,7 +239,8 @@ def retry(case: Case) -> Finding | None:
 
     Concludes: a later attempt superseded this one, after this one had failed.
     Needs: a later attempt that started, and the failure: state up_for_retry, a
-    history row of the failed try, or the runner's exit.
+    history row of the failed try, the process's own word through the plugin, or the
+    runner's exit.
     Cannot tell: why the user code failed. In 3.x a runner whose task failed may
     still exit with 0, so the row's word counts.
     """
@@ -251,6 +252,7 @@ def retry(case: Case) -> Finding | None:
         if r.state == "up_for_retry"
         or (r.table == "task_instance_history" and r.state in {"failed", "up_for_retry"})
     ]  # fmt: skip
+    said += [told for told in case.run.told if told.state in {"failed", "up_for_retry"}]
     runner = case.runner
     failed = (
         runner is not None
