@@ -61,11 +61,8 @@ class Attribution:
     def label(self, event: Event) -> Event:
         """Take in one record and return it with its `task`, if that is known."""
         key = event.key
-        if isinstance(event, TaskReported) and event.task is not None:
-            if key is not None:
-                self.believe(event.task, key)
-            elif (named := uuid_in(event)) is not None:
-                self.learn(named)
+        if isinstance(event, TaskReported):
+            self.take(event)
             return event
         if key is None or event.task is not None:
             return event
@@ -128,9 +125,15 @@ class Attribution:
         if before is not None and task is not None and merge(before.task, task) is None:
             self.drop(key)
 
-    def believe(self, task: TaskRef, key: ProcessKey) -> None:
-        """Take what a process told through the plugin, unless more is known of it or otherwise."""
+    def take(self, event: TaskReported) -> None:
+        """Take what Airflow recorded, or what a process told of itself through the plugin."""
+        key, task = event.key, event.task
+        if key is None or task is None:
+            if (named := uuid_in(event)) is not None:
+                self.learn(named)
+            return
         before = self.labels.get(key)
+        # What runs below a runner, or is known otherwise, has no say in it.
         if before is None or (
             before.role is not Role.OPERATOR_CHILD and merge(before.task, task) is not None
         ):
