@@ -35,7 +35,7 @@ class Held(NamedTuple):
     """
     What `held_driver` played on one Airflow, and what pidtrail says of it.
 
-    `played` has the schedulers as (pid, start ticks), old and new; `left`, the
+    `did` has the schedulers as (pid, start ticks), old and new; `left`, the
     titles by pid of what lived in the old one's session at the end; and what
     `doctor --json` said then.
     """
@@ -44,7 +44,7 @@ class Held(NamedTuple):
     recording: Path
     report: Report
     notes: list[Note]
-    played: dict[str, Any]
+    did: dict[str, Any]
 
     @property
     def is_2(self) -> bool:
@@ -73,7 +73,7 @@ class Held(NamedTuple):
         """What lived of the old scheduler's executor at the end: titles by pid."""
         return {
             int(pid): title
-            for pid, title in self.played["left"].items()
+            for pid, title in self.did["left"].items()
             if title.startswith(("airflow worker -- LocalExecutor", "airflow executor"))
         }
 
@@ -97,7 +97,7 @@ def play(version: str, folder: Path) -> Held:
         recording=recording,
         report=msgspec.json.decode((folder / "verdicts.json").read_bytes(), type=Report),
         notes=read_notes(home / "notes"),
-        played=json.loads(result.read_bytes()),
+        did=json.loads(result.read_bytes()),
     )
 
 
@@ -112,31 +112,30 @@ def _played_once(version: str, base: Path) -> Held | str:
         return f"{type(error).__name__}: {error}"
 
 
-@pytest.fixture(params=["3.3.2", "2.11.2"])
-def held(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Held:
-    """Everything about one Airflow version; played when the first test asks for it."""
-    outcome = _played_once(request.param, tmp_path_factory.getbasetemp())
+def played(version: str, factory: pytest.TempPathFactory) -> Held:
+    """Return everything about one Airflow version; played when the first test asks for it."""
+    outcome = _played_once(version, factory.getbasetemp())
     if isinstance(outcome, str):
         pytest.fail(outcome, pytrace=False)
     return outcome
+
+
+@pytest.fixture(params=["3.3.2", "2.11.2"])
+def held(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Held:
+    """One version after the other."""
+    return played(request.param, tmp_path_factory)
 
 
 @pytest.fixture
 def held_3(tmp_path_factory: pytest.TempPathFactory) -> Held:
-    """Everything about 3.3.2."""
-    outcome = _played_once("3.3.2", tmp_path_factory.getbasetemp())
-    if isinstance(outcome, str):
-        pytest.fail(outcome, pytrace=False)
-    return outcome
+    """What 3.x alone does."""
+    return played("3.3.2", tmp_path_factory)
 
 
 @pytest.fixture
 def held_2(tmp_path_factory: pytest.TempPathFactory) -> Held:
-    """Everything about 2.11.2."""
-    outcome = _played_once("2.11.2", tmp_path_factory.getbasetemp())
-    if isinstance(outcome, str):
-        pytest.fail(outcome, pytrace=False)
-    return outcome
+    """What 2.x alone does."""
+    return played("2.11.2", tmp_path_factory)
 
 
 def test_every_try_is_given_the_process_that_ran_it(held: Held) -> None:
@@ -156,7 +155,7 @@ def test_every_try_is_given_the_process_that_ran_it(held: Held) -> None:
 def test_a_new_scheduler_resets_what_the_killed_one_ran(held: Held, case: str) -> None:
     """Try 1 is superseded by an orphan reset, and the killed scheduler is named."""
     verdict = held.verdict(case)
-    (old, _), _ = held.played["schedulers"]
+    (old, _), _ = held.did["schedulers"]
 
     assert (verdict.code, verdict.outcome, verdict.confidence) == (
         *("orphan-reset", "explained", "proved"),
@@ -258,7 +257,7 @@ def test_a_late_word_of_the_executor_fails_the_next_poke(held_3: Held) -> None:
 def test_what_a_killed_scheduler_left_is_named(held: Held) -> None:
     """Every process of its executor that was still there is listed, and nothing else."""
     (left,) = held.report.abandoned
-    (old, _), _ = held.played["schedulers"]
+    (old, _), _ = held.did["schedulers"]
 
     assert left.scheduler.pid == old
     assert {process.pid for process in left.processes} == set(held.left())
@@ -269,9 +268,9 @@ def test_what_a_killed_scheduler_left_is_named(held: Held) -> None:
 
 def test_doctor_names_what_a_killed_scheduler_left(held: Held) -> None:
     """While they are there; the new scheduler's workers are not among them."""
-    told = {one["pid"]: one for one in held.played["doctor"]["airflow"]}
-    _, (new, _) = held.played["schedulers"]
-    fed = held.played["fed"]
+    told = {one["pid"]: one for one in held.did["doctor"]["airflow"]}
+    _, (new, _) = held.did["schedulers"]
+    fed = held.did["fed"]
 
     assert fed
     assert {told[pid]["role"] for pid in fed} <= {"executor_worker", "supervisor"}

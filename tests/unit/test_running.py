@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pidtrail.airflow.facts import Role
-from pidtrail.airflow.running import Running, airflow_processes
+from pidtrail.airflow.running import Running, airflow_processes, airflow_roots
 
 Start = Callable[..., tuple[int, int]]
 IDLE = "airflow worker -- LocalExecutor: <idle>"
@@ -101,3 +101,18 @@ def test_a_worker_of_a_killed_scheduler_is_abandoned(
     os.kill(scheduler, signal.SIGKILL)
 
     assert seen(worker, orphaned=True).role is Role.EXECUTOR_WORKER
+
+
+def test_what_a_killed_scheduler_left_is_followed_after_the_living(start: Start) -> None:
+    """Its workers may run user code still; a worker below its scheduler is followed with it."""
+    killed, left = start()
+    seen(left)
+    scheduler, worker = start()
+    seen(worker)
+    os.kill(killed, signal.SIGKILL)
+    seen(left, orphaned=True)
+
+    roots = airflow_roots()
+
+    assert roots.index(scheduler) < roots.index(left)
+    assert worker not in roots

@@ -12,9 +12,9 @@ from pidtrail.airflow.facts import Role
 from pidtrail.airflow.identify import title_facts
 
 ROOT_ROLES: Final = frozenset({Role.SCHEDULER, Role.CELERY_WORKER, Role.TRIGGERER})
-
-
 EXECUTOR_ROLES: Final = frozenset({Role.EXECUTOR_WORKER, Role.EXECUTOR_MANAGER})
+LEFT_ROLES: Final = EXECUTOR_ROLES | {Role.SUPERVISOR, Role.RUNNER}
+"""What may live on, and run user code, when the one above it was killed."""
 
 
 class Running(NamedTuple):
@@ -22,7 +22,8 @@ class Running(NamedTuple):
     One Airflow process; `user` is None where it may not be known.
 
     `abandoned` says that it belongs to an executor and nothing that could give it work
-    is above it: its scheduler died, and it waits for ever.
+    is above it: its scheduler died, and it waits for ever. `above` are the pids of all
+    who are above it, nearest first.
     """
 
     pid: int
@@ -30,6 +31,7 @@ class Running(NamedTuple):
     role: Role
     user: str | None
     abandoned: bool = False
+    above: tuple[int, ...] = ()
 
 
 def airflow_processes() -> list[Running]:
@@ -45,13 +47,13 @@ def airflow_processes() -> list[Running]:
                 process.pid, process.info["ppid"], facts.role, process.info["username"]
             )
     found = without_copies(found)
-    fed = {pid for pid, process in found.items() if process.role in ROOT_ROLES}
-    return [
-        process._replace(
-            abandoned=process.role in EXECUTOR_ROLES and not fed & set(ancestors(pid, parents))
-        )
-        for pid, process in sorted(found.items())
-    ]
+    feeding = {pid for pid, one in found.items() if one.role in ROOT_ROLES}
+    placed = []
+    for pid, one in sorted(found.items()):
+        above = ancestors(pid, parents)
+        abandoned = one.role in EXECUTOR_ROLES and feeding.isdisjoint(above)
+        placed.append(one._replace(abandoned=abandoned, above=above))
+    return placed
 
 
 def without_copies(processes: dict[int, Running]) -> dict[int, Running]:
@@ -80,21 +82,26 @@ def command_line(pid: int) -> list[str]:
     return [part.decode("utf-8", "replace") for part in raw.split(b"\0")] if raw else []
 
 
-def ancestors(pid: int, parents: dict[int, int | None]) -> list[int]:
+def ancestors(pid: int, parents: dict[int, int | None]) -> tuple[int, ...]:
     """Return who is above a process, nearest first."""
     found: list[int] = []
     above = parents.get(pid)
     while above and above not in found:
         found.append(above)
         above = parents.get(above)
-    return found
+    return tuple(found)
 
 
 def airflow_roots() -> list[int]:
     """
-    Return the pids of schedulers, Celery workers and triggerers that have none of these above them.
+    Return the pids of schedulers, Celery workers and triggerers, and what others have left.
 
-    What they fork is followed by itself; following both would name it twice.
+    Workers, supervisors and runners whose scheduler was killed may run user code still, beside
+    a second start of it. Nobody is named who has another one above: what they fork is followed
+    by itself, and following both would name it twice. Those whose settings can be read
+    come first; a title takes the place of the environment.
     """
-    roots = {p.pid: p for p in airflow_processes() if p.role in ROOT_ROLES}
-    return sorted(p.pid for p in roots.values() if p.ppid not in roots)
+    processes = [p for p in airflow_processes() if p.role in ROOT_ROLES | LEFT_ROLES]
+    followed = {p.pid for p in processes}
+    tops = [p for p in processes if followed.isdisjoint(p.above)]
+    return [p.pid for p in sorted(tops, key=lambda p: (p.role not in ROOT_ROLES, p.pid))]

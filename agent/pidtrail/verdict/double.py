@@ -124,8 +124,9 @@ def stale_executor_event(case: Case) -> Finding | None:
     after the reaping, and a next process that outlived the failure, or a row that
     was queued for one. The audit row `state mismatch` makes it proved.
     Cannot tell: why the reaping was late; 3.x supervisors leave a process up to
-    5 s (sdk execution_time/supervisor.py @ 1.3.2). Airflow issue #66374: the
-    queued variant is unguarded in 3.3.2.
+    5 s (sdk execution_time/supervisor.py @ 1.3.2). Airflow issue #66374: 3.3.2
+    guards neither a queued nor a running row (scheduler_job_runner.py
+    process_executor_events).
     """
     if not any(r.state in PARKED_STATES for r in case.reports) and not case.events_named(
         "up_for_reschedule", "deferred"
