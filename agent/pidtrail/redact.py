@@ -107,10 +107,16 @@ def redact_url(url: str) -> str:
     Unlike in a text, blanks belong to it; so do unencoded `@` and `/` in the password,
     as far as what is meant can be guessed.
     """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return _PARAMETER.sub(rf"\1{MARK}", url)
-    return scheme + separator + _PARAMETER.sub(rf"\1{MARK}", _without_userinfo(rest))
+    for _ in range(_PASSES):
+        before, (scheme, separator, rest) = url, url.partition("://")
+        if separator:
+            rest = _without_userinfo(rest)
+        else:
+            scheme, rest = "", url
+        url = scheme + separator + _PARAMETER.sub(rf"\1{MARK}", rest)
+        if url == before:
+            break
+    return url
 
 
 def _suspicious(text: str) -> bool:

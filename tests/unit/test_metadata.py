@@ -347,7 +347,7 @@ def test_one_poll_asks_the_same_number_of_questions_however_many_tasks(
     poll()
     few = len(counted)
 
-    for number in range(300):
+    for number in range(60):
         task(
             airflow,
             "3.3",
@@ -359,7 +359,7 @@ def test_one_poll_asks_the_same_number_of_questions_however_many_tasks(
         )
     counted.clear()
 
-    assert len(tasks(poll())) == 300
+    assert len(tasks(poll())) == 60
     assert len(counted) == few <= 12
     assert all(
         statement.split()[0] in {"SELECT", "BEGIN", "ROLLBACK", "PRAGMA"} for statement in counted

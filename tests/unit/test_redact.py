@@ -153,6 +153,7 @@ def test_task_instance_ids_survive() -> None:
 
 @given(st.one_of(ANY_TEXT, FRAGMENTS))
 @example("--password\n[redacted] x://a:b@c")
+@example('://PASSWORD=0"@')
 def test_any_text_is_redacted_once_and_for_all(text: str) -> None:
     once = redact_text(text)
     assert redact_text(once) == once
