@@ -74,12 +74,12 @@ class Client:
         self.api = ""
         self.release: tuple[int, ...] = ()
         self.skew_ns = 0
-        host = urlsplit(base).hostname or ""
-        handlers: list[BaseHandler] = [
-            _NoRedirect(),
-            HTTPSHandler(context=ssl.create_default_context()),
-        ]
-        if _is_loopback(host):
+        parts = urlsplit(base)
+        handlers: list[BaseHandler] = [_NoRedirect()]
+        # To read the host's certificates takes longer than most answers of the API.
+        if parts.scheme == "https":
+            handlers.append(HTTPSHandler(context=ssl.create_default_context()))
+        if _is_loopback(parts.hostname or ""):
             handlers.append(ProxyHandler({}))
         self._opener = build_opener(*handlers)
 
