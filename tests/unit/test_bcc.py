@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pidtrail.errors import SourceUnavailable
-from pidtrail.sources import bcc_program
+from pidtrail.sources import bcc_program, host
 from pidtrail.sources.bcc_arguments import HOOKS, Arguments, fields
 from pidtrail.sources.btf import Btf, BtfError
 from pidtrail.sources.reorder import Reorder
@@ -97,6 +97,7 @@ def test_no_headers_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(SourceUnavailable, match="no kernel headers"):
         headers(tmp_path)
+    assert host.headers(tmp_path) == []
 
 
 def test_named_headers_must_be_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +105,12 @@ def test_named_headers_must_be_headers(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv(bcc_program.NAMED, str(tmp_path))
     with pytest.raises(SourceUnavailable, match=r"kconfig\.h"):
         headers(Path("/"))
+    assert host.headers() == []
     (tmp_path / "include/linux").mkdir(parents=True)
     (tmp_path / "include/linux/kconfig.h").touch()
 
     assert headers(Path("/")) == tmp_path
+    assert host.headers() == [str(tmp_path)]
 
 
 def test_own_headers_are_left_to_bcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +119,7 @@ def test_own_headers_are_left_to_bcc(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "lib/modules" / release / "build").mkdir(parents=True)
 
     assert headers(tmp_path) is None
+    assert host.headers(tmp_path) == [str(tmp_path / "lib/modules" / release / "build")]
 
 
 def test_debians_two_trees_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +143,7 @@ def test_debians_two_trees_are_joined(tmp_path: Path, monkeypatch: pytest.Monkey
         assert (folder / "arch/x86/include/asm").is_dir()
         assert (folder / "arch/x86/include/generated").is_dir()
     assert not folder.exists()
+    assert host.headers(tmp_path) == [str(own), str(common)]
 
 
 FORMAT = """name: sched_process_exit

@@ -161,7 +161,7 @@ def facts(host: Host) -> Iterator[tuple[str, str]]:
     yield "capabilities", capability_text(host)
     yield (
         "kernel headers",
-        yes(host.headers, "none of this kernel (`bcc` takes any, `core` needs none)"),
+        visible(" and ".join(host.headers_in)) or "none (`bcc` takes any kernel's, `core` none)",
     )
     yield "tracefs", host.tracefs or "not mounted (only `bcc` without BTF needs it)"
     yield "kernel lockdown", host.lockdown or "?"

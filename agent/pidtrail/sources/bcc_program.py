@@ -42,6 +42,7 @@ PLACES: Final = (
 INSTALL: Final = "install the distribution's package python3-bpfcc (Debian, Ubuntu) or python3-bcc"
 HEADERS: Final = "install linux-headers-amd64, linux-headers-generic or kernel-devel; any version"
 NAMED: Final = "BCC_KERNEL_SOURCE"
+KCONFIG: Final = Path("include/linux/kconfig.h")
 TYPES: Final = "#define pt_u32 u32\n#define pt_u64 u64\n#define pt_s32 s32\n"
 MOST_SAID: Final = 200
 TRACING: Final = 26
@@ -97,42 +98,58 @@ def import_from(spec: importlib.machinery.ModuleSpec) -> ModuleType:
     return module
 
 
+def own_headers(root: Path) -> Path | None:
+    """Return where the running kernel's headers are, which bcc finds by itself, or None."""
+    build = root / "lib/modules" / os.uname().release / "build"
+    return next((own for own in (build, root / "sys/kernel/kheaders.tar.xz") if own.exists()), None)
+
+
+def header_trees(root: Path = Path("/")) -> list[Path]:
+    """
+    Return the folders that have kernel headers for bcc, together. Raises SourceUnavailable.
+
+    In this order: what BCC_KERNEL_SOURCE names, the running kernel's (bcc finds them itself, and
+    a kernel with CONFIG_IKHEADERS carries them), any other kernel's. Debian splits those in two.
+    """
+    release = os.uname().release
+    named = os.environ.get(NAMED)
+    if named is not None:
+        if not (Path(named) / KCONFIG).exists():
+            raise SourceUnavailable(f"{NAMED}={named} has no {KCONFIG}", HEADERS)
+        return [Path(named)]
+    if (own := own_headers(root)) is not None:
+        return [own]
+    for tree in sorted((root / "usr/src").glob("linux-headers-*"), reverse=True):
+        common = tree.with_name(f"{tree.name.rpartition('-')[0]}-common")
+        parts = [part for part in (tree, common) if part.is_dir()]
+        complete = any((part / KCONFIG).exists() for part in parts)
+        if complete and (tree / "include/generated").is_dir():
+            return parts
+    for tree in sorted((root / "usr/src/kernels").glob("*"), reverse=True):
+        if (tree / KCONFIG).exists():
+            return [tree]
+    raise SourceUnavailable(
+        f"no kernel headers for bcc, neither of {release} nor of another kernel",
+        f"{HEADERS}, or name a folder in {NAMED}",
+    )
+
+
 @contextlib.contextmanager
 def headers(root: Path = Path("/")) -> Iterator[Path | None]:
     """
     Yield a folder with kernel headers, None where bcc finds its own. Raises SourceUnavailable.
 
-    In this order: what BCC_KERNEL_SOURCE names, the running kernel's, any other
-    kernel's. Debian splits them into two trees; a folder of links joins them.
+    Several trees are joined in a folder of links.
     """
-    release = os.uname().release
-    named = os.environ.get(NAMED)
-    if named is not None:
-        if not (Path(named) / "include" / "linux" / "kconfig.h").exists():
-            raise SourceUnavailable(f"{NAMED}={named} has no include/linux/kconfig.h", HEADERS)
-        yield Path(named)
-        return
-    own = root / "lib" / "modules" / release
-    if (own / "build").exists() or (root / "sys/kernel/kheaders.tar.xz").exists():
+    trees = header_trees(root)
+    if trees == [own_headers(root)]:
         yield None
-        return
-    for tree in sorted((root / "usr/src").glob("linux-headers-*"), reverse=True):
-        common = tree.with_name(f"{tree.name.rpartition('-')[0]}-common")
-        parts = [part for part in (tree, common) if part.is_dir()]
-        if (tree / "include/generated").is_dir():
-            with tempfile.TemporaryDirectory(prefix="pidtrail-headers-") as folder:
-                merge(parts, Path(folder))
-                if (Path(folder) / "include/linux/kconfig.h").exists():
-                    yield Path(folder)
-                    return
-    for tree in sorted((root / "usr/src/kernels").glob("*"), reverse=True):
-        if (tree / "include/linux/kconfig.h").exists():
-            yield tree
-            return
-    raise SourceUnavailable(
-        f"no kernel headers for bcc, neither of {release} nor of another kernel",
-        f"{HEADERS}, or name a folder in {NAMED}",
-    )
+    elif len(trees) == 1:
+        yield trees[0]
+    else:
+        with tempfile.TemporaryDirectory(prefix="pidtrail-headers-") as folder:
+            merge(trees, Path(folder))
+            yield Path(folder)
 
 
 def merge(trees: Sequence[Path], into: Path) -> None:

@@ -12,14 +12,19 @@ from pathlib import Path
 
 import msgspec
 
+from pidtrail.errors import SourceUnavailable
 from pidtrail.events import INITIAL_PID_NS
 from pidtrail.sources import capabilities
+from pidtrail.sources.bcc_program import header_trees
 from pidtrail.sources.core import BTF, RING_BYTES
 
 
 class Host(msgspec.Struct, frozen=True):
     """
     The host, as far as tracing depends on it.
+
+    `headers` is whether bcc would find kernel headers here, of whatever kernel, and `headers_in`
+    the folders that have them.
 
     `lockdown` is the mode of kernel_lockdown(7). `pid_namespace` is an inode,
     and `initial_pid_namespace` tells whether it is the host's own: in another
@@ -33,6 +38,7 @@ class Host(msgspec.Struct, frozen=True):
     btf: bool
     libbpf: str | None
     headers: bool
+    headers_in: list[str]
     tracefs: str | None
     lockdown: str | None
     capabilities: list[str]
@@ -49,12 +55,14 @@ def look() -> Host:
     """Return the facts of this host, now."""
     names = os.uname()
     inode = pid_namespace()
+    found = headers()
     return Host(
         kernel=names.release,
         machine=names.machine,
         btf=BTF.exists(),
         libbpf=libbpf_version(),
-        headers=Path("/lib/modules", names.release, "build").exists(),
+        headers=bool(found),
+        headers_in=found,
         tracefs=next((place for place, kind, _ in mounts() if kind == "tracefs"), None),
         lockdown=lockdown(),
         capabilities=sorted(capabilities.effective()),
@@ -66,6 +74,14 @@ def look() -> Host:
         ring_bytes=RING_BYTES,
         swap=swap(),
     )
+
+
+def headers(root: Path = Path("/")) -> list[str]:
+    """Return where bcc would find kernel headers, empty if there are none (or none named so)."""
+    try:
+        return [str(tree) for tree in header_trees(root)]
+    except SourceUnavailable:
+        return []
 
 
 def libbpf_version() -> str | None:
