@@ -33,3 +33,14 @@ def test_without_counters_it_claims_nothing() -> None:
     story = three().exit("runner").report(ref(1, uuid(1)), "success", "runner")
 
     assert "moved between" not in story.verdict().summary
+
+
+def test_a_counter_that_the_source_has_not_is_said_to_be_unknown() -> None:
+    """Of what was not counted nothing is claimed, neither none nor zero."""
+    story = three().exit("runner", migrations=1).report(ref(1, uuid(1)), "success", "runner")
+
+    summary = story.verdict().summary
+
+    assert "moved between CPUs 1 time, " in summary
+    assert "was switched out an unknown number of times" in summary
+    assert "had an unknown number of major faults" in summary

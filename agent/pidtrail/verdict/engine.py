@@ -255,12 +255,21 @@ def counters_in_words(case: Case) -> str:
         ended = member.node.exit
         if ended is None or ended.migrations is None:
             continue
-        switches = (ended.voluntary_switches or 0) + (ended.involuntary_switches or 0)
+        both = (ended.voluntary_switches, ended.involuntary_switches)
+        switches = None if None in both else sum(count or 0 for count in both)
         parts.append(
-            f" PID {member.node.key.pid} moved between CPUs {ended.migrations} times, was switched "
-            f"out {switches} times, had {ended.major_faults} major faults; PID unchanged."
+            f" PID {member.node.key.pid} moved between CPUs {counted(ended.migrations, 'time')}, "
+            f"was switched out {counted(switches, 'time')}, had "
+            f"{counted(ended.major_faults, 'major fault')}; PID unchanged."
         )
     return "".join(parts[-3:])
+
+
+def counted(number: int | None, noun: str) -> str:
+    """Return a number with its noun; a number that is not known is said to be so."""
+    if number is None:
+        return f"an unknown number of {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def explain_code(code: str) -> str:
