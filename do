@@ -272,7 +272,7 @@ lint() {
     say "mypy"
     .venv/bin/mypy
     say "shellcheck"
-    .venv/bin/shellcheck ./do .ci/run tests/packaging/bare_root.sh
+    .venv/bin/shellcheck ./do .ci/run tests/packaging/bare_root.sh tests/airflow/own_sudoers.sh
 }
 
 run_tests() {

@@ -67,6 +67,10 @@ class Airflow2(AirflowHost):
         self.start_scheduler()
         if self._with_triggerer:
             self.spawn("triggerer", "triggerer", "--skip-serve-logs")
+        self.start_console()
+
+    def start_console(self) -> None:
+        """Start the process that starts runs and reads their states."""
         argv = [str(self._release.python), str(_CONSOLE)]
         self._console = self._ledger.spawn("console", argv, self.environ(), Manner(pipes=True))
 

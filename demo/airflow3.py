@@ -72,15 +72,19 @@ class Airflow3(AirflowHost):
     def start(self) -> None:
         """Start all parts at once; the database is a copy of a migrated one."""
         self.prepare_home()
-        shutil.copyfile(migrated_template(self._release), self.home / "airflow.db")
-        passwords = self.home / _PASSWORDS
-        passwords.touch(mode=0o600)
-        passwords.write_text(json.dumps({_USER: self._password}))
         self.spawn("api-server", "api-server")
         self.spawn("dag-processor", "dag-processor")
         self.start_scheduler()
         if self._with_triggerer:
             self.spawn("triggerer", "triggerer", "--skip-serve-logs")
+
+    def prepare_home(self) -> None:
+        """Make folders, a migrated database, and the password of our one user."""
+        super().prepare_home()
+        shutil.copyfile(migrated_template(self._release), self.home / "airflow.db")
+        passwords = self.home / _PASSWORDS
+        passwords.touch(mode=0o600)
+        passwords.write_text(json.dumps({_USER: self._password}))
 
     def dags(self) -> set[str]:
         """Names of the DAGs that are serialized; empty while the api-server does not answer."""

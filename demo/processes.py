@@ -247,7 +247,10 @@ class Ledger:
 def clear_leftovers() -> None:
     """End what drivers that were killed have left, as their files tell."""
     for state in STATES.glob("*.json"):
-        left = json.loads(state.read_text())
+        try:
+            left = json.loads(state.read_text())
+        except FileNotFoundError:
+            continue  # another driver has just ended, and removed its own
         folders = [Path(folder) for folder in left["folders"]]
         if left["boot_id"] == _boot_id():
             if is_alive(Identity(*left["driver"])):

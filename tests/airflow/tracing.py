@@ -17,13 +17,20 @@ PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 EXPLAIN_TIMEOUT_S = 60
 
 
-def trace(folder: Path, driver: Sequence[str], *options: str, timeout_s: float) -> Path:
+def trace(
+    folder: Path,
+    driver: Sequence[str],
+    *options: str,
+    timeout_s: float,
+    environ: dict[str, str] | None = None,
+) -> Path:
     """
     Trace a command to its end; return the recording, `session.db` in `folder`.
 
-    `options` are further ones of `pidtrail trace`; its words and the command's
-    go to `trace.log`. Raises `StageError` with all of them if it fails or does
-    not end in time.
+    `options` are further ones of `pidtrail trace`, `environ` is its environment
+    and the command's (None: ours); its words and the command's go to
+    `trace.log`. Raises `StageError` with all of them if it fails or does not end
+    in time.
     """
     recording, log = folder / "session.db", folder / "trace.log"
     with log.open("wb") as output:
@@ -33,6 +40,7 @@ def trace(folder: Path, driver: Sequence[str], *options: str, timeout_s: float) 
                 *("-o", str(recording), "--", *driver),
             ],
             cwd=ROOT,
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

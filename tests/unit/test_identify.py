@@ -311,6 +311,10 @@ def test_a_name_survives_whatever_it_is_made_of(name: str) -> None:
             TitleFacts(Role.RUNNER, TaskRef("d"), command="dags test"),
         ),
         (
+            ["airflow", "dags", "test", "d", "--use-executor"],
+            TitleFacts(Role.OTHER, command="dags test"),
+        ),
+        (
             [
                 "python",
                 "-m",

@@ -207,10 +207,13 @@ def _test(group: str, words: Sequence[str], *, truncated: bool) -> TitleFacts:
     """
     Read `tasks test DAG TASK [DATE]` and `dags test DAG [DATE]`.
 
-    User code runs in this very process, without supervisor or executor. The
-    optional word is a logical date or a run_id; a date is no run_id and is left out.
+    User code runs in this very process, without supervisor or executor, unless
+    `dags test` is told to use one (`--use-executor`, from 2.10). The optional word
+    is a logical date or a run_id; a date is no run_id and is left out.
     """
     positional, options = _split(words)
+    if "--use-executor" in options:
+        return TitleFacts(Role.OTHER, command=f"{group} test", truncated=truncated)
     dag = positional[0] if positional else None
     if dag is None:
         return TitleFacts(Role.RUNNER, command=f"{group} test", truncated=truncated)

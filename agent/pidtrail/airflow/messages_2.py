@@ -22,14 +22,16 @@ TABLE: Final[tuple[Message, ...]] = (
         "The heartbeat of a 2.x supervisor compared the process that it started with the row's "
         "pid and found another number. With run_as_user or default_impersonation it takes the "
         "parent of the row's pid instead, so that the number printed is not the one in the row.",
-        "Often a false alarm: with run_as_user equal to the own user (2.7-2.11) always, for the "
-        "parent of the runner is then the supervisor itself. Up to 2.3.3 also while the pid was "
-        "not written yet, and up to 2.1.3 with the pid of the try before. Without run_as_user, "
-        "in 2.3.4 and newer, it means a second process.",
+        "Often a false alarm: in 2.7-2.11 always with run_as_user equal to the own user, and with "
+        "another user where sudo executes the task without forking (no pam_session, pam_setcred, "
+        "use_pty), for the parent of the runner is then the supervisor itself. Where sudo forks "
+        "once, as it mostly does, the comparison is right. Up to 2.3.3 it was false also while the "
+        "pid was not written yet, and up to 2.1.3 with the pid of the try before. Without "
+        "run_as_user, in 2.3.4 and newer, it means a second process.",
         "Look who the two numbers were. Up to 2.10.0 the task is killed; 2.10.1 and newer only "
-        "warn. If the alarm is false, leave run_as_user out where it names the own user. If two "
-        "processes ran, find out what started the second: an orphan reset, a broker that "
-        "delivered twice, a clear.",
+        "warn. If the alarm is false, leave run_as_user out where it names the own user, and "
+        "pam_session on in sudoers where it names another. If two processes ran, find out what "
+        "started the second: an orphan reset, a broker that delivered twice, a clear.",
         (
             *("impersonation", "concurrent-duplicate", "orphan-reset", "ancestor-recorded"),
             *("stale-between-tries", "clear", "heartbeat-timeout", "match"),
