@@ -26,7 +26,7 @@ from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3, database_url, migrated_template
 from demo.airflow_host import AirflowHost, free_ports
 from demo.environment import InstallError, Release, install, say
-from demo.processes import Ledger, Manner, Piece, StageError, stop_on_signals
+from demo.processes import Ledger, Manner, Piece, StageError, stop_on_signals, wait_until
 
 DAGS = Path(__file__).with_name("dags_of_ways")
 TERMINAL = Path(__file__).with_name("on_a_terminal.py")
@@ -110,10 +110,13 @@ class Sequential2(Airflow2):
     def run_in_shell(self, case: str) -> None:
         """Run a task as one does who looks for a fault: `airflow tasks run --local`."""
         self.trigger(dag_id(case), RUN_ID)
+        # With a command behind it, or the shell would become this one.
         command = f"airflow tasks run {dag_id(case)} t {RUN_ID} --local; true"
         shell = self._ledger.spawn("shell", ["/bin/sh", "-c", command], self.environ())
         self._ledger.forget(shell)
-        shell.popen.wait(60)
+        wait_until(
+            lambda: shell.popen.poll() is not None, within_s=90, what="the end of `tasks run`"
+        )
 
 
 class Standalone3(Airflow3):

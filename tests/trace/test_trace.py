@@ -311,3 +311,16 @@ def wait_for_events(path: Path, count: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"{path} never had {count} events")
+
+
+def test_a_process_that_outlives_the_command_is_named() -> None:
+    """A command may end without what it started; who reads the end learns of it."""
+    done = trace("--format", "none", "--", "sh", "-c", "sleep 5 >&- 2>&- & echo $!")
+
+    assert f"still running count=1 pids=[{done.stdout.strip()}]" in done.stderr
+
+
+def test_nothing_is_said_to_run_that_has_ended() -> None:
+    done = trace("--format", "none", "--", "sh", "-c", "sleep 0.2 & wait")
+
+    assert "still running" not in done.stderr

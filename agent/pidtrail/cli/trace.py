@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 
 GRACE_SECONDS = 10.0
+MAX_LEFT = 10
+"""So many of the processes that outlive their command are named."""
 MAX_SHOWN_EVENTS = 300_000
 """The tree at the end is for people; beyond this it is too long to read and slow to make."""
 
@@ -363,6 +365,10 @@ class Trace:
     def show(self, session: Session) -> None:
         """Print what the session showed."""
         log.info("ended", events=session.events, lost=session.lost)
+        if self.child is not None and session.live:
+            # `airflow standalone` ends at SIGTERM without its parts, for one.
+            left = sorted(key.pid for key in session.live)
+            log.warning("still running", count=len(left), pids=left[:MAX_LEFT])
         for problem in session.problems():
             log.warning("airflow", problem=problem)
         if self.form == "none" or self.recorder is None:
