@@ -369,8 +369,9 @@ class Trace:
             # `airflow standalone` ends at SIGTERM without its parts, for one.
             left = sorted(key.pid for key in session.live)
             log.warning("still running", count=len(left), pids=left[:MAX_LEFT])
+        several = self.airflow_api is not None or self.plugin_path is not None
         for problem in session.problems():
-            log.warning("airflow", problem=problem)
+            log.warning("airflow" if several else "airflow database", problem=problem)
         if self.form == "none" or self.recorder is None:
             return
         print_verdicts(self.recorder.path, session, to_stderr=self.form == "jsonl")
