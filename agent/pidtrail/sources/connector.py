@@ -74,7 +74,8 @@ class ConnectorSource:
         counts_loss=True,
         expected_miss=(
             "arguments, titles and start times of processes that end before they are looked up "
-            "in /proc; who called fork under CLONE_PARENT"
+            "in /proc; who called fork under CLONE_PARENT; after a loss, a process whose birth was "
+            "lost and whose parent has ended since"
         ),
     )
 

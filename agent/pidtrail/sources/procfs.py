@@ -65,7 +65,10 @@ def expected_miss(interval_s: float) -> str:
         if life_s < interval_s
     ]
     missed = ", ".join(shares) or "next to none of those that live 10 ms or longer"
-    return f"/proc is read every {interval_s:g} s and misses {missed}; exit statuses are unknown"
+    return (
+        f"/proc is read every {interval_s:g} s and misses {missed}; arguments and titles that "
+        "last less than that; every exit status"
+    )
 
 
 @dataclass(slots=True)
@@ -110,8 +113,9 @@ class ProcfsSource:
         if not interval_s > 0:
             raise UsageError("the interval must be more than 0 seconds")
         self.fidelity = Fidelity(
-            has_argv=True,
-            has_titles=True,
+            # Of who lives long enough, and as they are when we look.
+            has_argv=False,
+            has_titles=False,
             has_wstatus=False,
             has_start_ns=False,
             has_counters=False,
