@@ -38,6 +38,7 @@ from pidtrail.events import (
 )
 from pidtrail.healing import Healing
 from pidtrail.sources import proc
+from pidtrail.sources.holders import Holders
 from pidtrail.sources.tasklog import TaskLogs
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Session:
         self.turned_ns = now_ns()
         self.attribution = Attribution()
         self.task_logs = TaskLogs()
+        self.holders = Holders()
         self.live: set[ProcessKey] = set()
         self.ended: tuple[set[ProcessKey], set[ProcessKey]] = set(), set()
         """Who ended in the turn before, and in this one."""
@@ -122,6 +124,7 @@ class Session:
         self.ended = self.ended[1], set()
         # Before the source: who claimed something was born before, and its birth is in there.
         said = [event for claims in self.claims for event in claims.drain()]
+        self.holders.take(said)
         count = self.drain(now_ns)
         extra: list[Event] = [
             *self.healing.gone(self.live, self.source.name, now_ns),
@@ -273,6 +276,8 @@ class Session:
         self.turn()
         if not self.source_failed:
             self.deliver(self.source.last())
+        holders = self.holders.look({key.pid for key in self.live}, self.now_ns())
+        self.deliver([structs.replace(e, seq=self.source.next_seq()) for e in holders])
         self.source.close()
         for sink in self.sinks:
             sink.close()

@@ -9,6 +9,10 @@ from msgspec import structs
 
 from pidtrail.events import TaskRef, TaskReported
 
+STANDING: Final = frozenset(
+    {"running", "restarting", "up_for_retry", "up_for_reschedule", "deferred"}
+)
+"""The states in which a row shows a pid as that of an attempt which is not over."""
 _BETWEEN_TRIES: Final = {None, "up_for_retry", "restarting"}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pidtrail.airflow.facts import STANDING
 from pidtrail.clock import NS_PER_SECOND
-from pidtrail.verdict.case import PARKED_STATES
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 START_SLACK_NS: Final = 30 * NS_PER_SECOND
 """A runner is born within this of the row's start_date: 2.x some seconds after, 3.x before."""
-STANDING: Final = frozenset({"running", "restarting", "up_for_retry"}) | PARKED_STATES
-"""In these a row shows a pid as that of an attempt which is not over (see case.WAITING_STATES)."""
 
 
 def match_via_namespace(case: Case) -> Finding | None:
