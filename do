@@ -312,7 +312,7 @@ test-matrix)
     prepare "$TEST_NEEDS"
     tell_uv
     export REQUIRE="${REQUIRE-root,bpf,postgres}"
-    run_tests tests/airflow/test_versions.py --every-airflow "$@"
+    run_tests tests/airflow/test_versions.py tests/airflow/test_plugin.py --every-airflow "$@"
     ;;
 check)
     prepare

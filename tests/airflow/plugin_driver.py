@@ -22,8 +22,9 @@ from pathlib import Path
 from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost
-from demo.environment import InstallError, install, say
+from demo.environment import InstallError, provide, say
 from demo.processes import Ledger, StageError, stop_on_signals
+from tests.airflow.releases import NEWEST, OLDER
 from tests.unit.plugin_file import fill
 
 DAGS = Path(__file__).with_name("dags")
@@ -137,7 +138,8 @@ def main(version: str, home: Path, site: str) -> int:
     """Play, stop everything, tell; status as the module says."""
     stop_on_signals()
     try:
-        release = install(version)
+        release = (NEWEST | OLDER)[version]
+        provide(release)
         ledger = Ledger(home)
         host: With2 | With3
         host = (With2 if version.startswith("2.") else With3)(release, ledger, DAGS)

@@ -339,7 +339,7 @@ def test_a_story_without_airflow_has_no_verdicts() -> None:
 
 def test_a_failure_that_the_process_told_makes_a_retry_without_any_row() -> None:
     """In 3.x a failed runner exits with 0: the plugin's word is proof, its success none."""
-    for state, code in (("up_for_retry", "retry"), ("success", "undetermined")):
+    for state, code in (("up_for_retry", "retry"), (None, "retry"), ("success", "undetermined")):
         story = Airflow3().start("worker", "runner", ref(1, uuid(1)))
         story.tell("runner", ref(1, uuid(1)), state).exit("runner").idle("worker")
         story.start("worker", "later", ref(2, uuid(2))).exit("later")

@@ -252,7 +252,7 @@ def retry(case: Case) -> Finding | None:
         if r.state == "up_for_retry"
         or (r.table == "task_instance_history" and r.state in {"failed", "up_for_retry"})
     ]  # fmt: skip
-    said += [told for told in case.run.told if told.state in {"failed", "up_for_retry"}]
+    said += [told for told in case.run.told if told.state in {"failed", "up_for_retry", None}]
     runner = case.runner
     failed = (
         runner is not None
