@@ -8,7 +8,8 @@ with nobody watching shows what the comparison makes of no difference at all. Of
 median counts, with the interval that 95 % of resamplings give it: it says what it cannot tell.
 
 From inside: the kernel itself takes the time of each run of a program (BPF_ENABLE_STATS), which
-no load of the machine blurs; beside it, what a process of the storm takes from fork to wait.
+other load on the machine does not stretch; beside it, the CPU time of a process of the storm with
+its parent's part.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ def from_outside(blocks: int, batches: Batches, agents: dict[str, Agent]) -> dic
             name: interval([took[name].cpu_ns / took[OFF].cpu_ns for took in all_took])
             for name in (AGAIN, UNTRACKED, TRACED)
         },
-        "process_us": round(
-            statistics.median(took[OFF].wall_ns for took in all_took) / batches.size / 1000, 2
+        "process_cpu_us": round(
+            statistics.median(took[OFF].cpu_ns for took in all_took) / batches.size / 1000, 2
         ),
     }
 
@@ -210,7 +211,7 @@ def measure_slowdown(blocks: int, size: int, place: Path) -> dict[str, Any]:
         result = from_outside(blocks, batches, agents)
         inside = from_inside(max(1, blocks // 10), batches, agents)
     for told in inside.values():
-        told["slowdown"] = round(1 + told["ns_per_process"] / 1000 / result["process_us"], 4)
+        told["slowdown"] = round(1 + told["ns_per_process"] / 1000 / result["process_cpu_us"], 4)
     return {**result, "in_the_kernel": inside}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -126,3 +128,37 @@ def test_a_closed_netlink_socket_is_survived(shell: subprocess.Popen[str]) -> No
     session.finish()
 
     assert [lost.count for lost in steps_down(kept)] == [None]
+
+
+@pytest.mark.parametrize(
+    "name", ["core", pytest.param("bcc", marks=pytest.mark.needs_bcc), "connector", "procfs"]
+)
+def test_rights_that_are_dropped_end_nothing(name: str, shell: subprocess.Popen[str]) -> None:
+    """
+    Without root and any capability the session goes on, with this source or, told, a lower one.
+
+    What was opened stays open, and newer kernels ask for rights only then. Two seconds and a
+    half are enough for every look that is taken now and then.
+    """
+    command = [sys.executable, "-m", "tests.trace.dropping", name, str(shell.pid)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as agent:
+        assert agent.stdin is not None
+        assert agent.stdout is not None
+        said = map(json.loads, agent.stdout)
+        assert next(said) == {"attached": name}
+        agent.stdin.write("drop\n")
+        assert next(line for line in said if "holds" in line) == {"holds": []}
+        time.sleep(2.5)
+        tell(shell, "exec sleep 30")
+        lost: list[str] = []
+        for line in said:
+            if "exec" in line:
+                break
+            lost.append(line["lost"])
+        agent.stdin.close()
+        assert next(line for line in said if "ended" in line) == {"ended": line["exec"]}
+    assert agent.returncode == 0
+    stepped = [reason for reason in lost if "went on with" in reason]
+    assert (line["exec"] == name) == (stepped == [])
