@@ -216,6 +216,7 @@ def test_a_retry_in_another_pod(stage: Stage) -> None:
     first, second = stage.verdicts("host", "pod_retry")
 
     assert [first.code, second.code] == ["retry", "match-via-namespace"]
+    assert f"PID {first.recorded[-1].pid} is process {runner(first).pid} here in" in first.summary
     for number, verdict in enumerate((first, second), 1):
         assert runner(verdict).container == stage.pod("pod_retry", number)["container"]
         assert runner(verdict).start_ticks == stage.noted("pod_retry")[number - 1].start_ticks

@@ -191,6 +191,15 @@ def test_a_restarted_pod_of_the_same_name_and_number() -> None:
     ]
 
 
+def test_a_retry_in_pods_says_which_process_the_recorded_number_is() -> None:
+    """All other sentences speak of our numbers, and the row of another."""
+    story = contained("running", "up_for_retry").report(ref(2, uuid(2)), "running", 31)
+    one = f"Recorded PID 30 is process 1002 here in container 3f2a3f2a3f2a of pod {POD}."
+
+    assert story.verdict(1).code == "retry"
+    assert one in story.verdict(1).summary
+
+
 def test_a_row_between_two_pods_shows_the_number_of_the_one_before() -> None:
     """Try 2 is queued with number 30, which is 1002 here."""
     story = contained("running", "up_for_retry").report(ref(2, uuid(2)), "queued", 30)

@@ -120,7 +120,7 @@ class Judge:
             outcome=finding.outcome,
             confidence=self.bounded(finding, run),
             pid_changed_in_kernel=self.pid_changed(run),
-            summary=finding.summary + counters_in_words(case),
+            summary=finding.summary + numbers_in_words(case, finding) + counters_in_words(case),
             evidence=sorted(seqs),
             unknowns=list(dict.fromkeys(unknowns)),
         )
@@ -246,6 +246,19 @@ class Judge:
 def ordered(run: TaskRun) -> list[Member]:
     """Return an attempt's processes: supervisor, runners and children by time of birth."""
     return sorted(run.members, key=lambda m: (m.node.started_ns or 0, m.node.key.pid))
+
+
+def numbers_in_words(case: Case, finding: Finding) -> str:
+    """Return which process here a recorded number is, where a namespace lies in between."""
+    if finding.code == "match-via-namespace":
+        return ""
+    parts = [
+        f" Recorded PID {pid} is process {node.key.pid} here{case.where(node)}."
+        for node in (member.node for member in case.runners)
+        for pid in case.recorded_pids
+        if pid != node.key.pid and pid in node.numbers
+    ]
+    return "".join(parts[-3:])
 
 
 def counters_in_words(case: Case) -> str:
