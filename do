@@ -48,7 +48,7 @@ die() {
 # A need is a name. `have` tells whether it is met, however it got there; `package_of` what apt
 # would install for it; `words_for` what to tell a person whose distribution we do not know.
 SETUP_NEEDS="python libbpf clang llvm-strip bpf-headers cc libc-headers util-linux"
-TEST_NEEDS="postgresql mariadb mysqlclient systemd-analyze sudo bcc kernel-headers"
+TEST_NEEDS="postgresql redis-server mariadb mysqlclient systemd-analyze sudo bcc kernel-headers"
 BENCH_NEEDS="forkstat bpftrace"
 
 any_file() {

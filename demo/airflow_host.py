@@ -1,5 +1,5 @@
 """
-A real Airflow with LocalExecutor, in a home of its own, on loopback only.
+A real Airflow in a home of its own, on loopback only; with LocalExecutor if not told otherwise.
 
 `Airflow3` (SQLite, api-server, scheduler, dag-processor) and `Airflow2`
 (PostgreSQL, scheduler) share what is here: settings, triggering, waiting,
@@ -40,7 +40,9 @@ class AirflowHost(ABC):
     One Airflow on stage. `home` must be a folder of this stage alone.
 
     `parallelism` processes are forked by the scheduler at its start, in 2.x
-    and in 3.3.2 alike. The triggerer is started only `with_triggerer`.
+    and in 3.3.2 alike. The triggerer is started only `with_triggerer`. `settings`
+    may be filled: further ones, as `SECTION__NAME`, or other values, for what is
+    started from then on.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class AirflowHost(ABC):
     ) -> None:
         self.home = ledger.home
         self.notes_folder = self.home / "notes"
+        self.settings: dict[str, str] = {}
         self._release = release
         self._ledger = ledger
         self._dags = dags
@@ -109,7 +112,8 @@ class AirflowHost(ABC):
             "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "USAGE_DATA_COLLECTION__ENABLED": "False",
-        } | self.version_settings()
+        }
+        settings |= self.version_settings() | self.settings
         own = {
             "AIRFLOW_HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
@@ -176,10 +180,32 @@ class AirflowHost(ABC):
         scheduler = self._scheduler
         if scheduler is None or not send_signal(scheduler.process, signal.SIGKILL):
             raise StageError("there is no scheduler to kill")
-        self._ledger.forget(scheduler)
-        scheduler.popen.wait()
+        self.ended_on_purpose(scheduler)
         self._scheduler = None
         return scheduler.process
+
+    def stop_scheduler(self) -> Identity:
+        """Ask the scheduler to end, and wait for it; return which process that was."""
+        scheduler = self._scheduler
+        if scheduler is None or not send_signal(scheduler.process, signal.SIGTERM):
+            raise StageError("there is no scheduler to stop")
+        self.ended_on_purpose(scheduler)
+        self._scheduler = None
+        return scheduler.process
+
+    @property
+    def scheduler_log(self) -> Path:
+        """What the scheduler that runs now says."""
+        if self._scheduler is None:
+            raise StageError("the scheduler is not running")
+        return self._scheduler.log
+
+    def ended_on_purpose(self, piece: Piece) -> None:
+        """Wait for the end of a part that somebody asked to end; it is no fault of the stage."""
+        self._ledger.forget(piece)
+        wait_until(
+            lambda: piece.popen.poll() is not None, within_s=60, what=f"the end of {piece.name}"
+        )
 
     def spawn(self, name: str, *command: str) -> Piece:
         """Start one `airflow` command as a part of the stage."""

@@ -3,7 +3,7 @@ Airflow's own virtual environments, never pidtrail's.
 
     python -m demo.environment 3.3.2 2.11.2
 
-installs each version under `build/airflow-VERSION` from the pinned constraints
+installs each version under `build/airflow-env-VERSION` from the pinned constraints
 beside this file. A second call changes nothing unless the pins, the packages
 or the interpreter did.
 """
@@ -24,6 +24,9 @@ from demo import BUILD
 STAMP = ".pidtrail-stamp"
 _HERE = Path(__file__).resolve().parent
 _INSTALL_TIMEOUT_S = 900
+# For CeleryExecutor with Redis: 2 s and some 25 MB more in an environment that is there anyway. For
+# 2.x the provider is 3.15.2: 3.16 and 3.17 send commands under a name that workers do not know.
+_CELERY = ("apache-airflow-providers-celery", "celery[redis]")
 
 
 class InstallError(Exception):
@@ -41,7 +44,7 @@ class Release:
     @property
     def folder(self) -> Path:
         """The virtual environment of this release."""
-        return BUILD / f"airflow-{self.version}"
+        return BUILD / f"airflow-env-{self.version}"
 
     @property
     def python(self) -> Path:
@@ -64,12 +67,12 @@ class Release:
 RELEASES = {
     "3.3.2": Release(
         "3.3.2",
-        ("apache-airflow==3.3.2", "apache-airflow-providers-standard"),
+        ("apache-airflow==3.3.2", "apache-airflow-providers-standard", *_CELERY),
         _HERE / "constraints-3.txt",
     ),
     "2.11.2": Release(
         "2.11.2",
-        ("apache-airflow==2.11.2", "psycopg2-binary"),
+        ("apache-airflow==2.11.2", "psycopg2-binary", *_CELERY),
         _HERE / "constraints-2.txt",
     ),
 }
@@ -119,7 +122,7 @@ def provide(release: Release) -> None:
     Two callers at once wait for each other. Raises `InstallError`.
     """
     BUILD.mkdir(exist_ok=True)
-    with (BUILD / f"airflow-{release.version}.lock").open("w") as lock:
+    with (BUILD / f"airflow-env-{release.version}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_installed(release):
             return
