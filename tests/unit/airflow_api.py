@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -49,6 +50,24 @@ def instance(task: str = "t", try_number: int = 1, **fields: Any) -> dict[str, A
     }
 
 
+def entry(number: int, event: str, **fields: Any) -> dict[str, Any]:
+    """Return an entry of the audit log as the API gives it, written now."""
+    return {
+        "event_log_id": number,
+        "when": datetime.now(UTC).isoformat(),
+        "dag_id": "d",
+        "task_id": "t",
+        "run_id": "r+1",
+        "map_index": -1,
+        "try_number": 1,
+        "event": event,
+        "logical_date": EARLY,
+        "owner": "anna",
+        "extra": None,
+        **fields,
+    }
+
+
 class Api:
     """
     A server on loopback. What it holds may be changed while it runs.
@@ -60,6 +79,7 @@ class Api:
         self.version = version
         self.tasks: list[dict[str, Any]] = []
         self.history: dict[str, list[dict[str, Any]]] = {}
+        self.log: list[dict[str, Any]] = []
         self.tokens = ["token-1"]
         self.password = PASSWORD
         self.open_to_all = False
@@ -116,12 +136,25 @@ class Api:
             if found is None:
                 return self._json({"detail": "not found"}, 404)
             return self._json({"task_instances": found, "total_entries": len(found)})
+        if path == "/eventLogs":
+            return self._audit_log(query)
         found = self.tasks
         if "state" in query:
             found = [row for row in found if row["state"] in query["state"]]
         offset, limit = int(query["offset"][0]), min(self.page, int(query["limit"][0]))
         page = found[offset : offset + limit]
         return self._json({"task_instances": page, "total_entries": len(found)})
+
+    def _audit_log(self, query: dict[str, list[str]]) -> tuple[int, str, bytes, dict[str, str]]:
+        """Return entries as get_event_logs does: before 2.10 it knows no `after`."""
+        assert query["order_by"] == ["-event_log_id"]
+        found = sorted(self.log, key=lambda entry: -entry["event_log_id"])
+        if "after" in query:
+            assert not self.version.startswith("2.9")
+            found = [entry for entry in found if entry["when"] > query["after"][0]]
+        offset, limit = int(query["offset"][0]), min(self.page, int(query["limit"][0]))
+        page = found[offset : offset + limit]
+        return self._json({"event_logs": page, "total_entries": len(found)})
 
     def _knows(self, authorization: str | None, api: str) -> bool:
         if api == "/api/v2":

@@ -60,7 +60,7 @@ def test_nothing_but_get_and_the_login_is_sent(either: Api) -> None:
 def test_version_2_gets_the_password_and_no_login(old: Api) -> None:
     reader(old).poll(1)
 
-    assert [who[:6] for *_, who in old.requests if who] == ["Basic "] * 2
+    assert [who[:6] for *_, who in old.requests if who] == ["Basic "] * 3
 
 
 def test_nobody_is_told_who_we_are_before_it_is_airflow(api: Api) -> None:

@@ -112,19 +112,24 @@ class Client:
                 break
         raise self._explained(status, finding=True)
 
-    def get(self, path: str, query: list[tuple[str, str]] | None = None) -> Any:
+    def get(
+        self, path: str, query: list[tuple[str, str]] | None = None, *, may_refuse: bool = False
+    ) -> Any:
         """
         Return the JSON that is at a path below the API, None if nothing is (404).
 
         `path` begins with "/" and is quoted. Logs in where that is needed, once more
-        if the token is refused. Raises ApiError.
+        if the token is refused. With `may_refuse` None too where this user may not read
+        that (403), for one who was let in already. Raises ApiError.
         """
         self._wait_if_refused()
         url = f"{self.api}{path}" + (f"?{urlencode(query)}" if query else "")
         status, body = self._send(self._signed(url))
         if status == http.HTTPStatus.UNAUTHORIZED and self._renew():
             status, body = self._send(self._signed(url))
-        if status == http.HTTPStatus.NOT_FOUND:
+        if status == http.HTTPStatus.NOT_FOUND or (
+            may_refuse and status == http.HTTPStatus.FORBIDDEN
+        ):
             return None
         if status != http.HTTPStatus.OK:
             raise self._explained(status)

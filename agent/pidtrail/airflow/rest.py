@@ -3,8 +3,9 @@ What Airflow claims over its REST API, as records of what changed between two po
 
 For hosts that may not read the metadata database. The API gives less: of task
 instances not `job_id`, `queued_by_job_id`, `next_method`, `last_heartbeat_at` and
-`updated_at`; no ids of earlier tries; and of task instances in DAGs that the user may not
-read nothing, silently. The audit log, runs and jobs are not asked for.
+`updated_at`; no ids of earlier tries; no pokes of a sensor (`task_reschedule`), of which
+the audit log alone tells; and of DAGs that the user may not read nothing, silently. Runs
+and jobs are not asked for: 2.x has no list of jobs, and a run tells nothing of a process.
 
 Theory of operation
 -------------------
@@ -15,7 +16,9 @@ A poll asks
 2. at the start, after an error and every half minute: for all that are running, queued or
    restarting, however long unchanged (one listing of the same bounds);
 3. for the earlier tries (`…/tries`, from 2.10 on) of those whose `try_number` rose, 20
-   at most; others wait for the next poll.
+   at most; others wait for the next poll;
+4. for the audit log since the same instant, newest first, 10 pages at most, if the user
+   may read it: who cleared what, heartbeat timeouts, deferrals, reschedules.
 
 Each row is compared with what was said of it before, and becomes a record if it differs.
 """
@@ -23,6 +26,7 @@ Each row is compared with what was said of it before, and becomes a record if it
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -49,11 +53,18 @@ _UNTOUCHED = {None, "skipped", "upstream_failed", "removed"}
 _PAGE = 100
 _MOST_PAGES = 20
 _MOST_TRIES = 20
+_MOST_LOG_PAGES = 10
 # No slow server keeps a poll for longer, but for the answer that is awaited then.
 _MOST_SECONDS = 15.0
 _MOST_INT = 2**63
 
 _EVERY = "/dags/~/dagRuns/~/taskInstances"
+_AUDIT_LOG = "/eventLogs"
+# Who is told nothing of the audit log is asked for it again after an error alone.
+_NO_AUDIT_LOG = (
+    "Airflow's API does not let this user read the audit log: clears, heartbeat timeouts and"
+    " deferrals are told by states alone"
+)
 
 
 class Rest:
@@ -73,6 +84,8 @@ class Rest:
         self._active_at_ns: int | None = None
         self._gap = True
         self._problem: str | None = None
+        self._reads_log = True
+        self._logged: dict[int, int] = {}
         self._said: dict[tuple[object, ...], TaskReported] = {}
         self._last_use: dict[tuple[object, ...], int] = {}
         self._tries: dict[rows.Key, int] = {}
@@ -96,15 +109,17 @@ class Rest:
         gap, self._gap = self._gap, True
         if gap:
             self._client.find()
+            self._reads_log = True
         deadline = time.monotonic() + _MOST_SECONDS
         now_ns = time.time_ns()
-        floor = rfc3339(self._read_until_ns + self._client.skew_ns - _SLACK_NS)
-        self._list([("updated_at_gte", f"{floor[:26]}Z")], ts_boot_ns, deadline)
+        floor = rfc3339(self._read_until_ns + self._client.skew_ns - _SLACK_NS)[:26] + "Z"
+        self._list([("updated_at_gte", floor)], ts_boot_ns, deadline)
         last = self._active_at_ns
         if gap or last is None or ts_boot_ns - last >= _ACTIVE_EVERY_NS:
             self._list([("state", state) for state in _ACTIVE], ts_boot_ns, deadline)
             self._active_at_ns = ts_boot_ns
         self._read_tries(ts_boot_ns, deadline)
+        self._read_log(floor, ts_boot_ns, deadline)
         self._age(ts_boot_ns)
         self._gap, self._read_until_ns = False, now_ns
         events, self._events = self._events, []
@@ -170,6 +185,36 @@ class Rest:
                     self._say(("try", *key, number), event, ts)
             del self._pending[key]
 
+    def _read_log(self, floor: str, ts: int, deadline: float) -> None:
+        """Say what the audit log has since an instant, oldest first, each entry once."""
+        # Before 2.10 all entries are listed, and those before the instant end the reading.
+        since = [] if self._client.old_try_numbers else [("after", floor)]
+        found: dict[int, rows.Row] = {}
+        offset, complete = 0, not self._reads_log
+        for _ in range(_MOST_LOG_PAGES):
+            if complete or time.monotonic() > deadline:
+                break
+            page = [("limit", str(_PAGE)), ("offset", str(offset))]
+            answer = self._client.get(
+                _AUDIT_LOG, [*since, ("order_by", "-event_log_id"), *page], may_refuse=True
+            )
+            if answer is None:
+                self._reads_log, self._problem = False, _NO_AUDIT_LOG
+                return
+            items, total = self._items(answer, "event_logs", _log_row)
+            fresh = [row for row in items if (rows.iso(row["dttm"]) or "") >= floor]
+            found |= {row["id"]: row for row in fresh}
+            offset += len(items)
+            complete = len(fresh) < len(items) or not items or offset >= (total or 0)
+        if not complete:
+            self._problem = f"the audit log had more to tell at once than is read: {offset} entries"
+        for number, row in sorted(found.items()):
+            known = number in self._logged
+            self._logged[number] = ts
+            if not known and (row["dag_id"] is not None or str(row["event"]).startswith("cli_")):
+                fact = rows.log_fact(row, ts)
+                self._events.append(structs.replace(fact, origin=ORIGIN))
+
     def _page(
         self, path: str, query: list[tuple[str, str]] | None
     ) -> tuple[list[rows.Row], int | None]:
@@ -178,8 +223,14 @@ class Rest:
         if answer is None and query is None:
             # The task instance was removed meanwhile.
             return [], 0
+        return self._items(answer, "task_instances", _row)
+
+    def _items(
+        self, answer: Any, name: str, read: Callable[[dict[str, Any]], rows.Row]
+    ) -> tuple[list[rows.Row], int | None]:
+        """Return what is listed in an answer, and how many there are in all. Raises ApiError."""
         try:
-            found = [_row(item) for item in answer["task_instances"]]
+            found = [read(item) for item in answer[name]]
             return found, rows.number(answer.get("total_entries"))
         except (TypeError, KeyError, AttributeError, ValueError):
             raise ApiError(f"{self._client.shown} does not answer as Airflow's API does") from None
@@ -202,6 +253,9 @@ class Rest:
         for key in [key for key, seen in self._last_use.items() if ts - seen > _FORGET_NS]:
             del self._last_use[key]
             del self._said[key]
+        self._logged = {
+            number: seen for number, seen in self._logged.items() if ts - seen <= _FORGET_NS
+        }
         self._tries = {
             key: number for key, number in self._tries.items() if ("task", *key) in self._said
         }
@@ -229,3 +283,19 @@ def _row(item: dict[str, Any]) -> rows.Row:
         for name, value in row.items()
         if not isinstance(value, int) or -_MOST_INT <= value < _MOST_INT
     }
+
+
+def _log_row(item: dict[str, Any]) -> rows.Row:
+    """
+    Return an entry of the audit log by the names that the columns have.
+
+    Raises TypeError or KeyError for what is none.
+    """
+    number = item["event_log_id"]
+    if rows.number(number) is None or not 0 <= number < _MOST_INT:
+        raise TypeError("event_log_id")
+    names = ("dag_id", "task_id", "run_id", "map_index", "try_number", "event", "owner", "extra")
+    # 2.x before 2.10 has no run_id here, and execution_date instead.
+    dates = {name: item.get(name) for name in ("execution_date", "logical_date")}
+    plain = {name: item.get(name) for name in names}
+    return {"id": number, "dttm": item["when"], **plain, **dates}

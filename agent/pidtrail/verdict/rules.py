@@ -222,6 +222,10 @@ def undetermined(case: Case) -> Finding:
         missing.append("the process: none of this attempt was seen")
     elif len(case.runners) > 1:
         missing.append("why the attempt had several processes: no row tells")
+        if case.reports and all(report.via == "rest" for report in case.reports):
+            missing.append(
+                "the pokes of a sensor: Airflow's API does not list them, its database does"
+            )
     elif case.recorded_pids:
         missing.append(f"who was process {case.recorded_pid}: it is not the runner nor above it")
         missing += numbers_unknown(case)
