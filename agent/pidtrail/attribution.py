@@ -17,8 +17,10 @@ from msgspec import structs
 
 from pidtrail.airflow.commands import argv_facts
 from pidtrail.airflow.facts import Role, TitleFacts, uuid_in
-from pidtrail.airflow.identify import env_task, log_path_task, merge, title_facts
+from pidtrail.airflow.identify import env_task, merge, title_facts
+from pidtrail.airflow.lognames import LogNames
 from pidtrail.events import (
+    AirflowFact,
     Event,
     Exec,
     Exit,
@@ -57,9 +59,13 @@ class Attribution:
         self.ended: dict[ProcessKey, None] = {}
         self.lingering: set[ProcessKey] = set()
         self.known: dict[str, TaskRef] = {}
+        self.log_names = LogNames()
 
     def label(self, event: Event) -> Event:
         """Take in one record and return it with its `task`, if that is known."""
+        if isinstance(event, AirflowFact):
+            self.log_names.learn(event)
+            return event
         key = event.key
         if isinstance(event, TaskReported):
             self.take(event)
@@ -93,7 +99,7 @@ class Attribution:
     def identify(self, event: Title | Exec | Observed, key: ProcessKey) -> None:
         """Take what a process shows of itself."""
         if isinstance(event, Observed) and event.log_path is not None:
-            task = log_path_task(event.log_path)
+            task = self.log_names.task(event.log_path)
             label = self.labels.get(key)
             if task is not None:
                 self.set(key, task, label.role if label else Role.OTHER)

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from pidtrail.airflow.facts import Role, uuid_in
 from pidtrail.airflow.identify import merge
+from pidtrail.airflow.lognames import LogNames
 from pidtrail.events import AirflowFact, Event, ProcessKey, TaskRef, TaskReported
 from pidtrail.members import (
     BEST_FIRST,
@@ -115,7 +116,12 @@ class Correlator:
         ordered = sorted(reports, key=when)
         self.reports = [report for report in ordered if report.via != PLUGIN]
         self.facts = sorted(facts, key=when)
-        self.claims = {key: found for key, node in tree.nodes.items() if (found := claims_of(node))}
+        log_names = LogNames()
+        for fact in self.facts:
+            log_names.learn(fact)
+        self.claims = {
+            key: found for key, node in tree.nodes.items() if (found := claims_of(node, log_names))
+        }
         self.names: dict[str, TaskRef] = {}
         self.by_job: dict[int, TaskRef] = {}
         self.runs: dict[tuple[object, ...], TaskRun] = {}

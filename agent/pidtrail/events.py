@@ -347,8 +347,9 @@ class AirflowFact(Record, frozen=True, gc=False, tag="airflow_fact"):
     Another row of Airflow's own history that explains a new process.
 
     `table` is `log` (audit: `event` is its event column), `task_reschedule`,
-    `job` or `dag_run`; `at` is when it happened by Airflow's clock; `detail`
-    holds the row's other plain columns.
+    `job`, `dag_run` or `log_template`; `at` is when it happened by Airflow's clock;
+    `detail` holds the row's other plain columns. Of `log_template` they are `filename`
+    and, where Airflow's configuration said it (`airflow-config`), the `folder` of the logs.
     """
 
     table: str | None = None

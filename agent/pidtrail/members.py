@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from pidtrail.airflow.facts import Role
-from pidtrail.airflow.identify import env_task, log_path_task, merge
+from pidtrail.airflow.identify import env_task, merge
+from pidtrail.airflow.lognames import LogNames
 from pidtrail.attribution import facts_of
 from pidtrail.events import Exec, Observed, ProcessKey, TaskRef, TaskReported, Title
 from pidtrail.tree import Node, ProcessTree, when
@@ -54,7 +55,7 @@ class Member(NamedTuple):
     recorded: bool = True
 
 
-def claims_of(node: Node) -> list[Claim]:
+def claims_of(node: Node, names: LogNames) -> list[Claim]:
     """Return what a process showed of itself, in order of time."""
     records: list[Title | Exec | Observed] = [*node.titles, *node.execs, *node.observed]
     found = []
@@ -67,7 +68,7 @@ def claims_of(node: Node) -> list[Claim]:
         if isinstance(record, Observed):
             role = found[-1].role if found else Role.OTHER
             for by, task in (
-                ("log", log_path_task(record.log_path) if record.log_path else None),
+                ("log", names.task(record.log_path) if record.log_path else None),
                 ("env", env_task(record.env) if record.env else None),
             ):
                 if task is not None:

@@ -24,6 +24,7 @@ from pidtrail.attribution import Attribution, facts_of
 from pidtrail.errors import SourceUnavailable
 from pidtrail.events import (
     EVENT_SCHEMA,
+    AirflowFact,
     Event,
     Exec,
     Exit,
@@ -50,7 +51,7 @@ QUIET_SECONDS: Final = 0.2
 """Without events the loop turns slower: each turn costs some 50 µs."""
 SETTLE_SECONDS: Final = 0.3
 """After the end: sched_process_free runs an RCU grace period after the last reaping."""
-TELLING: Final = frozenset({Title, Exec, Observed, TaskReported})
+TELLING: Final = frozenset({Title, Exec, Observed, TaskReported, AirflowFact})
 """The records from which attribution learns."""
 MAX_BATCHES: Final = 100
 """Per turn, so that a storm cannot keep the loop from everything else."""
@@ -101,7 +102,7 @@ class Session:
         self.source_failed = False
         self.turned_ns = now_ns()
         self.attribution = Attribution()
-        self.task_logs = TaskLogs()
+        self.task_logs = TaskLogs(self.attribution.log_names)
         self.holders = Holders()
         self.live: set[ProcessKey] = set()
         self.ended: tuple[set[ProcessKey], set[ProcessKey]] = set(), set()
@@ -109,8 +110,18 @@ class Session:
         self.events = 0
         self.lost = 0
 
-    def start(self) -> None:
-        """Take the snapshot; the source is open already, so nothing falls in between."""
+    def start(self, facts: Sequence[AirflowFact] = ()) -> None:
+        """
+        Take the snapshot; the source is open already, so nothing falls in between.
+
+        `facts` come before it: what Airflow's configuration says, without number and time.
+        """
+        now_ns = self.now_ns()
+        said: list[Event] = [
+            structs.replace(fact, seq=self.source.next_seq(), ts_boot_ns=now_ns) for fact in facts
+        ]
+        if said:
+            self.deliver(said)
         self.take_snapshot(self.source.snapshot())
 
     def take_snapshot(self, snapshot: list[Event]) -> None:
@@ -260,8 +271,9 @@ class Session:
         self.sinks = [sink for sink in self.sinks if not isinstance(sink, kind)]
 
     def problems(self) -> list[str]:
-        """Return what went wrong with Airflow's claims, one line each."""
-        return [line for claims in self.claims for line in claims.problems()]
+        """Return what went wrong with Airflow's claims, or with reading them, one line each."""
+        said = [line for claims in self.claims for line in claims.problems()]
+        return [*said, *self.attribution.log_names.problems]
 
     def finish(self) -> None:
         """Drain what still comes, read Airflow's claims a last time, close everything."""

@@ -21,9 +21,10 @@ from demo.environment import airflow_environ, install
 from demo.processes import Ledger, wait_until
 from demo.witness import FOLDER_VARIABLE, read_notes
 from pidtrail.airflow.credentials import Credentials
+from pidtrail.airflow.lognames import LogNames
 from pidtrail.airflow.rest import Rest
 from pidtrail.errors import ApiError
-from pidtrail.events import TaskReported
+from pidtrail.events import AirflowFact, Observed, TaskReported
 from pidtrail.sources.replay import Replay
 from pidtrail.verdict.model import Report, Verdict
 from tests.airflow.recorder import recorded
@@ -32,8 +33,25 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout
 
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 DAGS = Path(__file__).with_name("dags")
-CASES = ("bash", "retry")
+CASES = ("bash", "retry", "reschedule", "deferral")
+TEMPLATE = (
+    "{{ ti.dag_id }}/{{ ti.task_id }}/{{ ti.run_id }}"
+    "{% if ti.map_index >= 0 %}/{{ ti.map_index }}{% endif %}/try-{{ ti.try_number }}.log"
+)
 RUN_ID = "rest+1"  # "+" must be quoted in a path
+
+
+class Named(Airflow3):
+    """The stage of 3.x, that names its logs in a way of its own."""
+
+    def version_settings(self) -> dict[str, str]:
+        """Add the template, which stands in the environment alone."""
+        return super().version_settings() | {"LOGGING__LOG_FILENAME_TEMPLATE": TEMPLATE}
+
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Clear a run, as a user does in the UI."""
+        body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False}
+        self._ask("POST", f"dags/{dag_id}/clearTaskInstances", body)
 
 
 class Traced(NamedTuple):
@@ -58,7 +76,7 @@ def played(folder: Path) -> Traced:
     home, log, recording = folder / "home", folder / "trace.log", folder / "session.db"
     home.mkdir()
     ledger = Ledger(home)
-    host = Airflow3(release, ledger, DAGS)
+    host = Named(release, ledger, DAGS, with_triggerer=True)
     try:
         host.start()
         host.wait_for_dags({f"case_{case}" for case in CASES})
@@ -79,8 +97,11 @@ def played(folder: Path) -> Traced:
                 wait_until(lambda: len(requests) > 2, within_s=30, what="pidtrail's first poll")
                 for case in CASES:
                     host.trigger(f"case_{case}", RUN_ID)
+                host.wait_for_end("case_bash", RUN_ID, within_s=90)
+                host.clear("case_bash", RUN_ID)
+                host.wait_for_note("case_bash", count=2, within_s=90)
                 for case in CASES:
-                    host.wait_for_end(f"case_{case}", RUN_ID, within_s=90)
+                    host.wait_for_end(f"case_{case}", RUN_ID, within_s=120)
             finally:
                 trace.send_signal(signal.SIGINT)
                 trace.wait(30)
@@ -105,11 +126,58 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
 
 def test_the_api_alone_gives_a_match(traced: Traced) -> None:
     """The recorded pid came over REST, and is the process that noted itself."""
-    (verdict,) = traced.of("bash")
+    verdict = traced.of("bash")[-1]
 
     assert verdict.code == "match"
     assert {seen.via for seen in verdict.recorded} == {"rest"}
     assert [seen.pid for seen in verdict.recorded if seen.pid][-1] in traced.pids["bash"]
+
+
+def test_a_clear_is_told_with_the_audit_row_that_proves_it(traced: Traced) -> None:
+    """The audit log is read over the API, so the reason is known."""
+    first, second = traced.of("bash")
+
+    assert [first.code, second.code] == ["clear", "match"]
+    rows = {
+        event.seq
+        for event in Replay(str(traced.recording)).events()
+        if isinstance(event, AirflowFact)
+        and (event.table, event.origin) == ("log", "airflow-rest")
+        and "clear" in str(event.event)
+    }
+    assert rows & set(first.evidence)
+
+
+@pytest.mark.parametrize("case", ["reschedule", "deferral"])
+def test_processes_of_one_try_are_told_apart_by_state_and_audit_log(
+    traced: Traced, case: str
+) -> None:
+    """`task_reschedule` is not to be had over the API, and not needed for the verdict."""
+    (verdict,) = traced.of(case)
+
+    assert verdict.code == case
+    assert verdict.outcome == "explained"
+    runners = {process.pid for process in verdict.processes if process.role == "runner"}
+    assert runners == set(traced.pids[case])
+    assert len(runners) > 1
+
+
+def test_logs_named_by_a_template_of_the_users_own_are_read(traced: Traced) -> None:
+    """The recording explains itself: template and folder stand in it, found without a database."""
+    names, paths = LogNames(), set()
+    for event in Replay(str(traced.recording)).events():
+        if isinstance(event, AirflowFact):
+            names.learn(event)
+        elif isinstance(event, Observed) and event.log_path is not None:
+            paths.add(event.log_path)
+
+    read = {(t.dag_id, t.run_id, t.map_index, t.try_number) for t in map(names.task, paths) if t}
+    assert len(read) == len(paths)
+    assert {
+        ("case_bash", RUN_ID, -1, 1),
+        ("case_bash", RUN_ID, -1, 2),
+        ("case_retry", RUN_ID, -1, 2),
+    } <= read
 
 
 def test_a_retry_is_told_over_the_api(traced: Traced) -> None:

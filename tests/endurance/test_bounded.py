@@ -114,7 +114,7 @@ def live_through(lives: int, sinks: list[Sink]) -> tuple[list[int], Session]:
     source = Churn(lives)
     session = Session(source, sinks, now_ns=lambda: source.now_ns)
     # These processes do not exist, so nobody may look for their files.
-    session.task_logs = TaskLogs(lambda _pid: None)
+    session.task_logs = TaskLogs(find=lambda _pid: None)
     session.start()
     seen = []
     turns = lives // BATCH

@@ -25,6 +25,7 @@ LAYERS = (
     "correlate",
     "members",
     "tree | attribution | healing",
+    "airflow.lognames",
     "airflow.identify | codec | config",
     "airflow.commands",
     "airflow.facts",
@@ -43,6 +44,7 @@ NEIGHBOURS = {
 PURE = {
     *("tree", "attribution", "healing", "members", "correlate", "verdict", "codec", "events"),
     *("clock", "redact", "container", "airflow.identify", "airflow.commands", "airflow.facts"),
+    "airflow.lognames",
 }
 IMPURE_MODULES = {
     *("asyncio", "ctypes", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random"),

@@ -11,7 +11,6 @@ from pidtrail.airflow.identify import (
     TitleFacts,
     argv_facts,
     env_task,
-    is_task_log,
     log_path_task,
     merge,
     title_facts,
@@ -390,7 +389,6 @@ def test_a_cut_command_line_leaves_the_map_index_open() -> None:
 )
 def test_a_log_path_names_the_whole_attempt(path: str, task: TaskRef | None) -> None:
     assert log_path_task(path) == task
-    assert is_task_log(path) is (task is not None)
 
 
 def test_the_environment_of_an_execed_descendant_names_the_attempt_but_no_map_index() -> None:

@@ -27,7 +27,6 @@ __all__ = [
     "TitleFacts",
     "argv_facts",
     "env_task",
-    "is_task_log",
     "log_path_task",
     "merge",
     "title_facts",
@@ -112,11 +111,6 @@ def log_path_task(path: str) -> TaskRef | None:
         map_index=-1 if mapped is None else int(mapped),
         try_number=int(found["attempt"]),
     )
-
-
-def is_task_log(path: str) -> bool:
-    """Tell cheaply whether `log_path_task` would give a task instance."""
-    return "attempt=" in path and _LOG_PATH.search(path) is not None
 
 
 def env_task(env: Mapping[str, str]) -> TaskRef | None:

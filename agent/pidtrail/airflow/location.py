@@ -62,12 +62,12 @@ def locate(
     """
     if given:
         return Location(normalised(given), "--airflow-db")
-    theirs = _environ_of(scheduler_pid, proc)
+    theirs = environ_of(scheduler_pid, proc)
     for whose, env in (("", environ), (f" of process {scheduler_pid}", theirs)):
         location = _from_environment(env, whose)
         if location is not None:
             return location
-    return _from_files(environ, theirs, _home_of(scheduler_pid, proc))
+    return _from_files(environ, theirs, home_of(scheduler_pid, proc))
 
 
 def normalised(url: str) -> str:
@@ -104,7 +104,7 @@ def _from_environment(env: Mapping[str, str], whose: str) -> Location | None:
     for name in _VARIABLES:
         value = env.get(name)
         if value and not value.startswith(_BARRED):
-            return Location(normalised(_expand(value, env)), name + whose)
+            return Location(normalised(expand(value, env)), name + whose)
     for name in _VARIABLES:
         for suffix, what in _COMPUTED.items():
             if env.get(f"{name}_{suffix}"):
@@ -117,9 +117,8 @@ def _from_files(
 ) -> Location:
     """Return what airflow.cfg says, or Airflow's default where there is an AIRFLOW_HOME."""
     env = theirs or environ
-    folder = _airflow_home(theirs, environ, home)
-    config = theirs.get("AIRFLOW_CONFIG") or environ.get("AIRFLOW_CONFIG")
-    path = Path(_expand(config, env)) if config else Path(folder) / "airflow.cfg"
+    folder = airflow_home(theirs, environ, home)
+    path = config_path(theirs, environ, folder)
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read_string(path.read_text(encoding="utf-8", errors="replace"))
@@ -134,7 +133,7 @@ def _from_files(
         value = parser.get(section, "sql_alchemy_conn", fallback="")
         if value:
             # Airflow interpolates, so a percent sign is doubled in the file.
-            return Location(normalised(_expand(value.replace("%%", "%"), env)), str(path))
+            return Location(normalised(expand(value.replace("%%", "%"), env)), str(path))
     for section in _SECTIONS:
         for suffix, what in _COMPUTED.items():
             option = f"sql_alchemy_conn_{suffix.lower()}"
@@ -150,17 +149,23 @@ def _not_run(where: str, what: str) -> Location:
     )
 
 
-def _airflow_home(theirs: Mapping[str, str], environ: Mapping[str, str], home: str | None) -> str:
+def config_path(theirs: Mapping[str, str], environ: Mapping[str, str], home: str) -> Path:
+    """Return where airflow.cfg is; `home` is AIRFLOW_HOME."""
+    config = theirs.get("AIRFLOW_CONFIG") or environ.get("AIRFLOW_CONFIG")
+    return Path(expand(config, theirs or environ)) if config else Path(home) / "airflow.cfg"
+
+
+def airflow_home(theirs: Mapping[str, str], environ: Mapping[str, str], home: str | None) -> str:
     """Return AIRFLOW_HOME, said by either environment, else ~/airflow of the scheduler's user."""
     for env in (theirs, environ):
         explicit = env.get("AIRFLOW_HOME")
         if explicit:
-            return _expand(explicit, env)
+            return expand(explicit, env)
     base = home or environ.get("HOME", "~")
     return f"{base.rstrip('/')}/airflow"
 
 
-def _environ_of(pid: int | None, proc: Path) -> dict[str, str]:
+def environ_of(pid: int | None, proc: Path) -> dict[str, str]:
     """
     Return the environment of a process, empty where it cannot be known.
 
@@ -177,11 +182,11 @@ def _environ_of(pid: int | None, proc: Path) -> dict[str, str]:
     return {name: value for name, separator, value in pairs if separator and name.isidentifier()}
 
 
-def _home_of(pid: int | None, proc: Path) -> str | None:
+def home_of(pid: int | None, proc: Path) -> str | None:
     """Return the home directory of a process's user, as the last resort."""
     if pid is None:
         return None
-    env = _environ_of(pid, proc)
+    env = environ_of(pid, proc)
     if env.get("HOME"):
         return env["HOME"]
     try:
@@ -190,7 +195,7 @@ def _home_of(pid: int | None, proc: Path) -> str | None:
         return None
 
 
-def _expand(text: str, env: Mapping[str, str]) -> str:
+def expand(text: str, env: Mapping[str, str]) -> str:
     """
     Expand `$NAME`, `${NAME}` and a leading `~` as Airflow does, with that environment.
 

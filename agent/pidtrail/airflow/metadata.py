@@ -17,7 +17,9 @@ A poll is one read-only snapshot and a fixed number of statements. It reads
    ten minutes, or was just named by the log, and its `updated_at` is not older
    than what was seen last, less two minutes for clocks and slow commits;
 5. `task_instance_history` of the task instances that changed;
-6. `job`.
+6. `job`;
+7. new rows of `log_template`, by id: an insert that commits late is of no account, as
+   Airflow adds one at its start, when its configuration has changed.
 
 Each row is compared with what was said of it before, and becomes a record if it
 differs in more than a heartbeat. After a gap (start, error) the runs that ended
@@ -66,6 +68,7 @@ class _Memory:
     log: Watermark | None = None
     reschedules: Watermark | None = None
     highest_run: int | None = None
+    highest_template: int = 0
     watched: dict[int, int] = field(default_factory=dict)
     named: list[tuple[str, str]] = field(default_factory=list)
     running_jobs: set[int] = field(default_factory=set)
@@ -161,6 +164,7 @@ class Metadata:
         ask = self._statements
         gap = gap or self._memory.polled_epoch_ns is None
         self._find_starts(connection, ask, gap=gap)
+        self._read_log_templates(connection, ask, ts)
         self._read_log(connection, ask, ts)
         self._read_reschedules(connection, ask, ts)
         floor_ns = self._floor_ns()
@@ -215,6 +219,12 @@ class Metadata:
                 self._memory.named.append((dag, run))
             if dag is not None or str(row.get("event")).startswith("cli_"):
                 self._events.append(rows.log_fact(row, ts))
+
+    def _read_log_templates(self, connection: sa.Connection, ask: Statements, ts: int) -> None:
+        query = ask.log_templates(self._memory.highest_template)
+        for row in _all(connection, query) if query is not None else ():
+            self._memory.highest_template = max(row["id"], self._memory.highest_template)
+            self._events.append(rows.template_fact(row, ts))
 
     def _read_reschedules(self, connection: sa.Connection, ask: Statements, ts: int) -> None:
         mark = self._memory.reschedules

@@ -217,6 +217,18 @@ def job_fact(row: Row, ts_boot_ns: int) -> AirflowFact:
     )
 
 
+def template_fact(row: Row, ts_boot_ns: int) -> AirflowFact:
+    """Return a template of log files' names."""
+    return AirflowFact(
+        seq=0,
+        ts_boot_ns=ts_boot_ns,
+        origin=ORIGIN,
+        table="log_template",
+        row_id=str(row["id"]),
+        detail=_known({"filename": text(row.get("filename"))}),
+    )
+
+
 def run_fact(row: Row, ts_boot_ns: int) -> AirflowFact:
     """Return a DAG run; `event` is its state, `at` when it last changed."""
     detail: dict[str, Any] = {

@@ -46,7 +46,7 @@ _EXPECTED = {
     "log": ("id", "dttm", "event", "dag_id", "task_id"),
     "task_reschedule": ("id", "start_date", "end_date"),
 }
-_OPTIONAL = ("task_instance_history",)
+_OPTIONAL = ("task_instance_history", "log_template")
 
 
 class Schema:

@@ -30,6 +30,7 @@ _JOB_TYPES = (
     "BackfillJob",
 )
 LOG_LIMIT = 5000
+TEMPLATE_LIMIT = 20
 
 _TASK_COLUMNS = (
     *("id", "task_instance_id", "dag_id", "task_id", "run_id", "map_index", "try_number"),
@@ -180,6 +181,18 @@ class Statements:
             .where(sa.or_(log.c.id > above, log.c.id.in_(list(holes))))
             .order_by(log.c.id)
             .limit(LOG_LIMIT)
+        )
+
+    def log_templates(self, above: int) -> Select | None:
+        """Return the templates that log files were ever named by, by id."""
+        if not self._schema.has("log_template", "id", "filename"):
+            return None
+        table = self._schema.table("log_template")
+        return (
+            sa.select(table.c.id, table.c.filename)
+            .where(table.c.id > above)
+            .order_by(table.c.id.desc())
+            .limit(TEMPLATE_LIMIT)
         )
 
     def reschedule_start(self) -> Select | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import click
@@ -12,6 +12,8 @@ import msgspec
 
 from pidtrail import __version__
 from pidtrail.airflow.location import locate
+from pidtrail.airflow.lognames import LogNames
+from pidtrail.airflow.logplace import locate_logs
 from pidtrail.airflow.running import ROOT_ROLES, airflow_processes
 from pidtrail.redact import redact_url
 from pidtrail.reports.escape import visible
@@ -56,6 +58,19 @@ class Database(msgspec.Struct, frozen=True):
     problem: str | None
 
 
+class Logs(msgspec.Struct, frozen=True):
+    """
+    Where the logs of an Airflow's tasks are, and how they are named; None if not known.
+
+    `template` is None for Airflow's default; `problem` says why it cannot be read back.
+    """
+
+    pid: int
+    folder: str | None
+    template: str | None
+    problem: str | None
+
+
 class Diagnosis(msgspec.Struct, frozen=True):
     """What `doctor --json` prints; `works` tells whether at least one source does."""
 
@@ -64,6 +79,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     host: Host
     airflow: list[AirflowProcess]
     databases: list[Database]
+    logs: list[Logs] = []
     schema: str = DOCTOR_SCHEMA
     version: str = __version__
 
@@ -107,6 +123,7 @@ def diagnose() -> Diagnosis:
         host=look(),
         airflow=[AirflowProcess(p.pid, str(p.role), p.user, p.abandoned) for p in running],
         databases=[database_of(pid) for pid in roots],
+        logs=[logs_of(pid) for pid in roots],
     )
 
 
@@ -115,6 +132,16 @@ def database_of(pid: int) -> Database:
     place = locate(None, os.environ, pid)
     url = None if place.url is None else redact_url(place.url)
     return Database(pid, url, place.found, place.problem)
+
+
+def logs_of(pid: int) -> Logs:
+    """Return where the logs are that tell which process works for which task instance."""
+    place = locate_logs(os.environ, pid)
+    names = LogNames()
+    fact = place.fact()
+    if fact is not None:
+        names.learn(fact)
+    return Logs(pid, place.folder, place.template, next(iter(names.problems), None))
 
 
 def lines(found: Diagnosis, *, colour: bool) -> Iterator[str]:
@@ -137,21 +164,30 @@ def lines(found: Diagnosis, *, colour: bool) -> Iterator[str]:
     yield from (f"  {name:<24} {text}" for name, text in facts(host))
     yield ""
     yield paint("Airflow", "bold")
+    yield from (f"  {line}" for line in airflow_lines(found, paint))
+
+
+def airflow_lines(found: Diagnosis, paint: Callable[[str, str], str]) -> Iterator[str]:
+    """Yield what of Airflow is here."""
     if not found.airflow:
-        yield "  no Airflow process runs here, or none that we may see"
+        yield "no Airflow process runs here, or none that we may see"
     for process in found.airflow:
         left = paint("  no scheduler above it", "yellow") if process.abandoned else ""
-        yield f"  {process.pid:<10} {process.role:<18} {visible(process.user or '?', 40)}{left}"
+        yield f"{process.pid:<10} {process.role:<18} {visible(process.user or '?', 40)}{left}"
     if any(process.abandoned for process in found.airflow):
-        yield "  Who has no scheduler above it was left behind when its scheduler was killed. It"
-        yield "  gets no work any more and does not end by itself: look whether it still runs a"
-        yield "  task (`ps --ppid PID`), and end it."
+        yield "Who has no scheduler above it was left behind when its scheduler was killed. It"
+        yield "gets no work any more and does not end by itself: look whether it still runs a"
+        yield "task (`ps --ppid PID`), and end it."
     for database in found.databases:
         where = f"database of {database.pid}"
         if database.url is None:
-            yield f"  {where}: {paint('not known', 'yellow')}: {visible(database.problem or '?')}"
+            yield f"{where}: {paint('not known', 'yellow')}: {visible(database.problem or '?')}"
         else:
-            yield f"  {where}: {visible(database.url)} (from {visible(database.found or '?')})"
+            yield f"{where}: {visible(database.url)} (from {visible(database.found or '?')})"
+    for logs in found.logs:
+        told = paint(visible(logs.problem), "yellow") if logs.problem else ""
+        where = visible(logs.folder) if logs.folder else "folder not known"
+        yield f"logs of {logs.pid}: {told or where}"
 
 
 def facts(host: Host) -> Iterator[tuple[str, str]]:

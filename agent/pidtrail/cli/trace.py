@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pidtrail.airflow.location import Location
     from pidtrail.airflow.rest import Rest
     from pidtrail.airflow.sampler import Samplers
+    from pidtrail.events import AirflowFact
     from pidtrail.sinks.sink import Sink
 
 
@@ -89,6 +90,13 @@ MAX_SHOWN_EVENTS = 300_000
     help="Listen for Airflow's plugin (see `pidtrail airflow-plugin`) at the socket PATH."
     "  [default: PIDTRAIL_CLAIMS, else /run/pidtrail/claims.sock]",
 )
+@click.option(
+    "--log-template",
+    metavar="TEMPLATE",
+    help="How Airflow names the logs of tasks, with their folder, as in"
+    " '/opt/airflow/logs/{{ ti.dag_id }}/{{ ti.task_id }}/{{ try_number }}.log'; else from the"
+    " database, the environment or airflow.cfg.",
+)
 @click.option("-o", "output", type=click.Path(path_type=Path), help="Write a recording to FILE.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def trace(**options: Any) -> None:
@@ -123,6 +131,7 @@ class Trace:
         airflow_db: str | None,
         airflow_api: str | None,
         airflow_plugin: str | None,
+        log_template: str | None,
         output: Path | None,
         command: tuple[str, ...],
     ) -> None:
@@ -136,6 +145,7 @@ class Trace:
         self.airflow_db, self.airflow_api = airflow_db, airflow_api
         self.plugin_path = None if airflow_plugin is None else self.tell_command(airflow_plugin)
         self.plugin: ClaimSocket | None = None
+        self.log_template = checked_template(log_template)
         self.rest = self.make_rest() if airflow_api is not None else None
         self.signals: list[int] = []
         self.child: Child | None = None
@@ -149,7 +159,7 @@ class Trace:
             roots = self.find_roots()
             session = self.open(roots, stack)
             try:
-                session.start()
+                session.start(self.log_facts(roots))
                 log.info("attached", source=session.source.name, roots=roots)
                 if (missed := session.source.fidelity.expected_miss) is not None:
                     log.warning("not all will be seen", source=session.source.name, missed=missed)
@@ -283,6 +293,17 @@ class Trace:
             return None
         return locate(self.airflow_db, os.environ, None if self.child is not None else roots[0])
 
+    def log_facts(self, roots: list[int]) -> list[AirflowFact]:
+        """Return how Airflow names the logs of tasks, as far as its configuration tells."""
+        from pidtrail.airflow.logplace import LogPlace, locate_logs
+
+        if self.log_template is not None:
+            place = LogPlace(None, self.log_template)
+        else:
+            place = locate_logs(os.environ, None if self.child is not None else roots[0])
+        fact = place.fact()
+        return [] if fact is None else [fact]
+
     def recording_path(self, stack: ExitStack) -> Path:
         """Return where to record: the verdicts at the end are made from it in any case."""
         if self.output is not None:
@@ -375,6 +396,21 @@ class Trace:
         if self.form == "none" or self.recorder is None:
             return
         print_verdicts(self.recorder.path, session, to_stderr=self.form == "jsonl")
+
+
+def checked_template(template: str | None) -> str | None:
+    """Return a template that can be read back. Raises UsageError."""
+    from pidtrail.airflow.lognames import LogTemplate, UnreadableTemplate
+
+    if template is None:
+        return None
+    if not template.startswith("/"):
+        raise UsageError("--log-template must begin with the folder of the logs, at /")
+    try:
+        LogTemplate(template)
+    except UnreadableTemplate as error:
+        raise UsageError(f"--log-template cannot be read back: {error}") from None
+    return template
 
 
 def print_verdicts(path: Path, session: Session, *, to_stderr: bool) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pidtrail.airflow.identify import is_task_log
+from pidtrail.airflow.lognames import LogNames
 from pidtrail.events import Observed, ProcessKey
 from pidtrail.sources import proc
 
@@ -26,10 +26,16 @@ class TaskLogs:
     """
     Looks for open task logs of the processes it was asked about.
 
-    `find` is a seam for tests: it returns the paths that a pid holds open.
+    `names` tells which paths are task logs, and may learn meanwhile. `find` is a seam
+    for tests: it returns the paths that a pid holds open.
     """
 
-    def __init__(self, find: Callable[[int], list[str] | None] = proc.open_paths) -> None:
+    def __init__(
+        self,
+        names: LogNames | None = None,
+        find: Callable[[int], list[str] | None] = proc.open_paths,
+    ) -> None:
+        self.names = LogNames() if names is None else names
         self.find = find
         self.waiting: list[tuple[int, ProcessKey, int]] = []
         self.known: dict[ProcessKey, str] = {}
@@ -65,7 +71,7 @@ class TaskLogs:
 
     def path_of(self, key: ProcessKey) -> str | None:
         """Return the task log that a process holds open, or None."""
-        paths = [path for path in self.find(key.pid) or () if is_task_log(path)]
+        paths = [path for path in self.find(key.pid) or () if self.names.task(path) is not None]
         return paths[0] if paths and self.is_there(key) else None
 
     def is_there(self, key: ProcessKey) -> bool:
