@@ -24,7 +24,7 @@ from pidtrail.airflow.credentials import Credentials
 from pidtrail.airflow.lognames import LogNames
 from pidtrail.airflow.rest import Rest
 from pidtrail.errors import ApiError
-from pidtrail.events import AirflowFact, Observed, TaskReported
+from pidtrail.events import AirflowFact, Event, Observed, TaskReported
 from pidtrail.sources.replay import Replay
 from pidtrail.verdict.model import Report, Verdict
 from tests.airflow.recorder import recorded
@@ -195,6 +195,7 @@ def test_nothing_but_get_and_the_login_is_sent(traced: Traced) -> None:
 
     assert {method for method, _ in traced.requests} == {"GET", "POST"}
     assert posted == ["/auth/token"]
+    assert any(path.startswith("/api/v2/eventLogs") for _, path in traced.requests)
 
 
 def test_no_secret_is_written(traced: Traced) -> None:
@@ -241,24 +242,29 @@ def test_the_webserver_of_2_tells_the_pid(tmp_path: Path) -> None:
         run("dags test case_bash")
         with recorded(port) as (url, requests):
             source = Rest(url, Credentials("reader", password), since_epoch_ns=began_ns)
-            event = wait_until(lambda: first(source), within_s=40, what="the webserver")
+            events = wait_until(lambda: told(source), within_s=40, what="the webserver")
             with pytest.raises(ApiError, match="refuses user and password") as refused:
                 Rest(url, Credentials("reader", "wr0ng"), since_epoch_ns=began_ns).poll(1)
     finally:
         ledger.stop_all()
 
-    assert isinstance(event, TaskReported)
+    event = next(one for one in events or () if isinstance(one, TaskReported))
     assert event.task is not None
     assert (event.task.dag_id, event.task.try_number) == ("case_bash", 1)
     assert event.recorded_pid in {note.pid for note in read_notes(home / "notes")}
     assert (event.via, event.state) == ("rest", "success")
+    said = [one.event for one in events or () if isinstance(one, AirflowFact)]
+    assert "cli_users_create" in said
+    assert "success" in said
+    assert source.problem is None
     assert {method for method, _ in requests} == {"GET"}
     assert "wr0ng" not in str(refused.value)
 
 
-def first(source: Rest) -> TaskReported | None:
-    """Return the first claim, None while nobody answers."""
+def told(source: Rest) -> list[Event]:
+    """Return what the first poll brings, nothing while nobody answers."""
     try:
-        return next((one for one in source.poll(1) if isinstance(one, TaskReported)), None)
+        events = source.poll(1)
     except ApiError:
-        return None
+        return []
+    return events if any(isinstance(one, TaskReported) for one in events) else []
