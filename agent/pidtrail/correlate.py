@@ -33,7 +33,8 @@ from pidtrail.members import (
     levels_of,
     role_at,
 )
-from pidtrail.tree import Node, ProcessTree, when
+from pidtrail.node import Node, when
+from pidtrail.tree import ProcessTree
 
 MAX_CHILDREN: Final = 200
 """Operator children listed per attempt; a task may start any number of them."""

@@ -16,7 +16,8 @@ from pidtrail.airflow.identify import env_task, merge
 from pidtrail.airflow.lognames import LogNames
 from pidtrail.attribution import facts_of
 from pidtrail.events import Exec, Observed, ProcessKey, TaskRef, TaskReported, Title
-from pidtrail.tree import Node, ProcessTree, when
+from pidtrail.node import Node, when
+from pidtrail.tree import ProcessTree
 
 RUNS_USER_CODE: Final = frozenset({Role.RUNNER, Role.SUDO})
 PLUGIN: Final = "plugin"

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from pidtrail.events import INITIAL_PID_NS, Event, Lost, ProcessKey
+from pidtrail.node import Node
 from pidtrail.sources.core import pid_namespace
 from pidtrail.sources.source import Source
-from pidtrail.tree import Node, ProcessTree
+from pidtrail.tree import ProcessTree
 from tests.oracle.held import Held, wait_for
 
 FIRST = pid_namespace() == INITIAL_PID_NS

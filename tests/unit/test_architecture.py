@@ -25,7 +25,7 @@ LAYERS = (
     "correlate",
     "members",
     "tree | attribution | healing",
-    "airflow.lognames",
+    "airflow.lognames | node",
     "airflow.identify | codec | config",
     "airflow.commands",
     "airflow.facts",
@@ -42,9 +42,9 @@ NEIGHBOURS = {
 
 # No I/O, no clock, no threads: time and facts reach these inside records.
 PURE = {
-    *("tree", "attribution", "healing", "members", "correlate", "verdict", "codec", "events"),
-    *("clock", "redact", "container", "airflow.identify", "airflow.commands", "airflow.facts"),
-    "airflow.lognames",
+    *("node", "tree", "attribution", "healing", "members", "correlate", "verdict", "codec"),
+    *("events", "clock", "redact", "container"),
+    *("airflow.identify", "airflow.commands", "airflow.facts", "airflow.lognames"),
 }
 IMPURE_MODULES = {
     *("asyncio", "ctypes", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random"),

@@ -21,7 +21,8 @@ from pidtrail.events import (
     TaskReported,
     Title,
 )
-from pidtrail.tree import MAX_FACTS, ProcessTree, grow
+from pidtrail.node import MAX_FACTS
+from pidtrail.tree import ProcessTree, grow
 from tests.unit.records import EVENTS, of_class
 
 BORN = 1_000_000_000

@@ -13,7 +13,8 @@ from pidtrail.clock import rfc3339
 from pidtrail.correlate import correlate
 from pidtrail.events import AirflowFact, Header, ProcessKey, TaskRef, TaskReported
 from pidtrail.members import RUNS_USER_CODE, role_at
-from pidtrail.tree import Node, ProcessTree
+from pidtrail.node import Node
+from pidtrail.tree import ProcessTree
 
 TREE_SCHEMA: Final = "pidtrail.tree/1"
 

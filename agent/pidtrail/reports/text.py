@@ -12,11 +12,12 @@ from typing import Final, NamedTuple, TextIO
 
 from pidtrail.clock import NS_PER_SECOND, rfc3339
 from pidtrail.events import Header, Lost, ProcessKey, TaskRef
+from pidtrail.node import Node
 from pidtrail.reports.escape import visible
 from pidtrail.reports.process import NOTHING, Label, labels_of, signal_name, task_label
 from pidtrail.reports.terminal import may_colour, painted, width_of
 from pidtrail.reports.verdicts import render_verdicts
-from pidtrail.tree import Node, ProcessTree
+from pidtrail.tree import ProcessTree
 from pidtrail.verdict.model import Report
 
 MANY: Final = 8

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pidtrail.correlate import Correlation
     from pidtrail.events import ProcessKey
-    from pidtrail.tree import Node
+    from pidtrail.node import Node
 
 EXECUTOR: Final = frozenset({Role.EXECUTOR_WORKER, Role.EXECUTOR_MANAGER})
 TOGETHER_NS: Final = 5_000_000_000

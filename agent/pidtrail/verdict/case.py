@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pidtrail.correlate import Correlation, TaskRun
     from pidtrail.events import AirflowFact, Exec, Header, Observed, TaskReported
     from pidtrail.members import Member
-    from pidtrail.tree import Node
+    from pidtrail.node import Node
 
 WAITING_STATES: Final = frozenset({"queued", "scheduled", None})
 """In these the row still shows the pid of the run before (airflow dagrun.py schedule_tis)."""

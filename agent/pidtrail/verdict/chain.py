@@ -19,7 +19,7 @@ from pidtrail.verdict.finding import Finding, facts_of
 if TYPE_CHECKING:
     from pidtrail.events import Record
     from pidtrail.members import Member
-    from pidtrail.tree import Node
+    from pidtrail.node import Node
     from pidtrail.verdict.case import Case
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pidtrail.events import AirflowFact, TaskReported
     from pidtrail.members import Member
-    from pidtrail.tree import Node
+    from pidtrail.node import Node
     from pidtrail.verdict.case import Case
 
 TOLD_WITHIN_NS: Final = 15 * NS_PER_SECOND

@@ -11,7 +11,7 @@ from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 
 if TYPE_CHECKING:
     from pidtrail.events import Record
-    from pidtrail.tree import Node
+    from pidtrail.node import Node
     from pidtrail.verdict.case import Case
 
 START_SLACK_NS: Final = 30 * NS_PER_SECOND

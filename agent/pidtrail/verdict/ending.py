@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidtrail.events import Signal
-    from pidtrail.tree import Node, ProcessTree
+    from pidtrail.node import Node
+    from pidtrail.tree import ProcessTree
 
 FAULTS: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}

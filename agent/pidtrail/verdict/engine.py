@@ -13,7 +13,7 @@ from pidtrail.correlate import Correlation, TaskRun, correlate, gather
 from pidtrail.errors import PidtrailError
 from pidtrail.events import Event, Header
 from pidtrail.members import Member, role_at
-from pidtrail.tree import Node
+from pidtrail.node import Node
 from pidtrail.verdict.abandoned import abandoned
 from pidtrail.verdict.case import WAITING_STATES, Case, scope_of
 from pidtrail.verdict.ending import ending_seqs, killed_by

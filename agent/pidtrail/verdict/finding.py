@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pidtrail.events import Record
-    from pidtrail.tree import Node
+    from pidtrail.node import Node
     from pidtrail.verdict.case import Case
     from pidtrail.verdict.model import Confidence, Outcome
 

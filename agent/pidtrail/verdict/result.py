@@ -10,7 +10,7 @@ from pidtrail.verdict.ending import ended_in_words
 
 if TYPE_CHECKING:
     from pidtrail.events import TaskReported
-    from pidtrail.tree import Node
+    from pidtrail.node import Node
     from pidtrail.verdict.case import Case
 
 AT_ONCE_NS: Final = 2 * NS_PER_SECOND

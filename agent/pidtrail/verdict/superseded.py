@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pidtrail.correlate import TaskRun
     from pidtrail.events import AirflowFact, Record, TaskReported
     from pidtrail.members import Member
-    from pidtrail.tree import Node
+    from pidtrail.node import Node
 
 HEARTBEAT_TIMEOUT: Final = "heartbeat timeout"
 """Audit name (log.event) of the scheduler's purge (scheduler_job_runner.py, 2.10 and 3.x)."""
