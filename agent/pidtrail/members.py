@@ -121,7 +121,8 @@ def role_at(claims: Iterable[Claim], ts_boot_ns: int | None) -> Role:
     for claim in claims:
         if ts_boot_ns is not None and claim.ts_boot_ns > ts_boot_ns and role is not Role.OTHER:
             break
-        if claim.role is not Role.OTHER:
+        # A log says nothing of roles; a title does, also where it is none that we know by name.
+        if claim.role is not Role.OTHER or claim.by in {"title", "argv"}:
             role = claim.role
     return role
 

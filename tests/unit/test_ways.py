@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
+from pidtrail.reports.process import labels_of
+from pidtrail.tree import grow
 from tests.unit.example_stories import FAILED, dags_test, tasks_test, three
-from tests.unit.story import LOG, Airflow2, ref, uuid
+from tests.unit.story import LOG, Airflow2, Airflow3, ref, uuid
 
 RUN = ("tasks", "run", "sales", "load", "manual__1")
 BY_HAND = ("/usr/bin/python3", "/usr/bin/airflow", *RUN, "--local")
@@ -118,3 +120,25 @@ def test_a_task_in_another_language_is_a_runner() -> None:
 
     assert verdict.code == "reschedule"
     assert [p.pid for p in verdict.processes if p.role == "runner"][-1] == story.pids["java"]
+
+
+def role_of(story: Airflow3, name: str) -> str | None:
+    """Return the role that the tree shows for a process."""
+    labels = labels_of(grow(story.events))
+    return next(str(label.role) for key, label in labels.items() if key.pid == story.pids[name])
+
+
+def test_what_a_scheduler_forks_to_serve_logs_is_no_scheduler() -> None:
+    """It shows its parent's title first, and then its own."""
+    story = Airflow3().fork("scheduler", "logs")
+    story.title("logs", "/usr/bin/python3 /usr/bin/airflow scheduler")
+    story.title("logs", "airflow serve-logs")
+
+    assert role_of(story, "logs") == "other"
+
+
+def test_a_log_that_a_supervisor_opens_does_not_change_what_it_is() -> None:
+    """A log says which attempt a process works for, not as what."""
+    story = three().log("worker", LOG.format(1))
+
+    assert role_of(story, "worker") == "supervisor"
