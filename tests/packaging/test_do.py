@@ -17,17 +17,17 @@ def do(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_every_target() -> None:
     targets = set(
-        re.findall(r"^([a-z]+)(?: \| -h \| --help)?\)", SCRIPT.split("\ntarget=")[1], re.MULTILINE)
+        re.findall(r"^([a-z-]+)(?: \| -h \| --help)?\)", SCRIPT.split("\ntarget=")[1], re.MULTILINE)
     )
 
     assert targets >= {"setup", "demo", "test", "check", "lint", "format", "bench", "bpf", "wheel"}
-    assert targets == set(re.findall(r"^  ([a-z]+) ", do("help").stdout, re.MULTILINE))
+    assert targets == set(re.findall(r"^  ([a-z-]+) ", do("help").stdout, re.MULTILINE))
 
 
 def test_every_make_target_is_a_target_of_the_script() -> None:
     (line,) = re.findall(r"^TARGETS = (.*)$", MAKEFILE, re.MULTILINE)
 
-    assert set(line.split()) <= set(re.findall(r"^  ([a-z]+) ", do("help").stdout, re.MULTILINE))
+    assert set(line.split()) <= set(re.findall(r"^  ([a-z-]+) ", do("help").stdout, re.MULTILINE))
 
 
 def test_an_unknown_target_is_refused_in_one_line() -> None:
