@@ -18,6 +18,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from demo.airflow2 import Airflow2
@@ -38,6 +40,7 @@ from demo.processes import (
 DAGS = Path(__file__).with_name("held_dags")
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 RUN_ID = "test"
+WORKER = "airflow worker -- LocalExecutor"
 LIMITS = {
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "5",
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
@@ -163,6 +166,8 @@ class Play:
         if late is not None:
             self.gone(late, "the poke that Airflow had failed")
         self.tell(f"Airflow gave them up: {states}")
+        if not self.is_2:
+            self.stall_all()
 
     def stall(self) -> Identity:
         """
@@ -173,26 +178,52 @@ class Play:
         """
         self.start("late")
         (first,) = self.host.wait_for_note("case_late", within_s=60)
+        runner = Identity(*first.identity)
+        (worker,) = self.above(runner, 1)
+        self.let_go("late-poke")
+        with self.unreaped("late", runner, worker):
+            second = self.host.wait_for_note("case_late", count=2, within_s=60)[1]
+        self.is_in("late", "failed")
+        self.tell("a worker that was late with its word failed the next poke")
+        return Identity(*second.identity)
+
+    def stall_all(self) -> None:
+        """
+        Let a worker hear late of the end of a poke while the next one is queued.
+
+        All other workers are stopped: one of them holds the lock of the queue, so
+        nobody takes the next poke until the row has failed.
+        """
+        self.start("late_queued")
+        (first,) = self.host.wait_for_note("case_late_queued", within_s=60)
+        runner = Identity(*first.identity)
+        (worker,) = self.above(runner, 1)
+        workers = [identity_of(pid) for pid in workers_of(self.host.scheduler)]
+        others = [other for other in workers if other not in (None, worker)]
+        with stopped(*filter(None, others)):
+            self.let_go("late_queued-poke")
+            with self.unreaped("late_queued", runner, worker):
+                self.is_in("late_queued", "queued")
+            self.is_in("late_queued", "failed")
+        self.tell("a worker that was late with its word failed a poke that was queued")
+
+    @contextmanager
+    def unreaped(self, case: str, runner: Identity, worker: Identity) -> Iterator[None]:
+        """Stop the worker of a poke that has told its state, and let that end."""
         wait_until(
-            lambda: self.state("late") not in {"running", "queued", "scheduled", None},
+            lambda: self.state(case) not in {"running", "queued", "scheduled", None},
             within_s=40,
             what="the end of the first poke",
         )
-        runner = Identity(*first.identity)
-        (worker,) = self.above(runner, 1)
-        send_signal(worker, signal.SIGSTOP)
-        try:
-            self.let_go("late-first")
+        with stopped(worker):
+            self.let_go(f"{case}-first")
             self.gone(runner, "the first poke")
             time.sleep(UNREAPED_FOR_S)
-            second = self.host.wait_for_note("case_late", count=2, within_s=60)[1]
-        finally:
-            send_signal(worker, signal.SIGCONT)
-        wait_until(
-            lambda: self.state("late") == "failed", within_s=40, what="the failure of the sensor"
-        )
-        self.tell("a worker that was late with its word failed the next poke")
-        return Identity(*second.identity)
+            yield
+
+    def is_in(self, case: str, state: str) -> None:
+        """Wait until the only task of a case is in a state."""
+        wait_until(lambda: self.state(case) == state, within_s=40, what=f"state {state} of {case}")
 
     def orphans(self) -> None:
         """Kill the scheduler while two tasks run, one of them without supervisor; start another."""
@@ -225,9 +256,7 @@ class Play:
             self.gone(process, "a second try")
         self.tell(f"ended: {states}")
         self.done["left"] = left_of(scheduler)
-        self.done["fed"] = [
-            pid for pid, title in left_of(new).items() if title.startswith("airflow worker")
-        ]
+        self.done["fed"] = workers_of(new)
         self.done["doctor"] = json.loads(
             subprocess.run(
                 [PIDTRAIL, "doctor", "--json"], capture_output=True, check=True, timeout=60
@@ -237,7 +266,9 @@ class Play:
     def play(self) -> dict[str, object]:
         """Play all; return what was done."""
         self.host.start()
-        cases = {"unheard", "chain", "reset", "reset_orphan"} | (set() if self.is_2 else {"late"})
+        cases = {"unheard", "chain", "reset", "reset_orphan"} | (
+            set() if self.is_2 else {"late", "late_queued"}
+        )
         self.host.wait_for_dags({f"case_{case}" for case in cases})
         self.tell("Airflow is ready")
         self.unheard()
@@ -260,6 +291,23 @@ def left_of(scheduler: Identity) -> dict[int, str]:
             continue
         found[pid] = title.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
+
+
+def workers_of(scheduler: Identity) -> list[int]:
+    """Return the pids of the workers of a scheduler's executor."""
+    return [pid for pid, title in left_of(scheduler).items() if title.startswith(WORKER)]
+
+
+@contextmanager
+def stopped(*processes: Identity) -> Iterator[None]:
+    """Stop processes for a time."""
+    try:
+        for process in processes:
+            send_signal(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in processes:
+            send_signal(process, signal.SIGCONT)
 
 
 def main(version: str, home: Path, result: Path, port: int | None) -> int:

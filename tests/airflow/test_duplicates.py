@@ -69,6 +69,16 @@ class Held(NamedTuple):
         ]
         return found
 
+    def of_a_refused_start(self) -> set[int | None]:
+        """The process that was started for the poke that had failed already."""
+        if self.is_2:
+            return set()
+        return {
+            process.pid
+            for process in self.verdict("late_queued").processes
+            if process.role == "runner" and process.termsig == signal.SIGKILL
+        }
+
     def left(self) -> dict[int, str]:
         """What lived of the old scheduler's executor at the end: titles by pid."""
         return {
@@ -140,12 +150,14 @@ def held_2(tmp_path_factory: pytest.TempPathFactory) -> Held:
 
 def test_every_try_is_given_the_process_that_ran_it(held: Held) -> None:
     """Two live processes of one task instance are told apart, each with its own try."""
+    # Who was refused its start has run nothing that could note it.
+    refused = held.of_a_refused_start()
     noted = {(note.dag_id, note.try_number, *note.identity) for note in held.notes}
     found = {
         (verdict.task.dag_id, verdict.task.try_number, process.pid, process.start_ticks)
         for verdict in held.report.verdicts
         for process in verdict.processes
-        if process.role == "runner"
+        if process.role == "runner" and process.pid not in refused
     }
 
     assert found == noted
@@ -254,6 +266,19 @@ def test_a_late_word_of_the_executor_fails_the_next_poke(held_3: Held) -> None:
     assert verdict.recorded[-1].state == "failed"
 
 
+def test_a_late_word_of_the_executor_fails_a_poke_that_is_queued(held_3: Held) -> None:
+    """The process that is started for it afterwards is refused: it was failed before its birth."""
+    verdict = held_3.verdict("late_queued")
+    first, refused = [one for one in verdict.processes if one.role == "runner"]
+
+    # Who is refused dies before it names itself, and is known by its parent alone.
+    assert (verdict.code, verdict.confidence) == ("stale-executor-event", "strong")
+    assert f"Process {first.pid} of case_late_queued.t try 1 exited with 0" in verdict.summary
+    assert "while the next one was queued" in verdict.summary
+    assert f"started for that, {refused.pid}, was refused and killed" in verdict.summary
+    assert refused.pid not in {seen.pid for seen in verdict.recorded}
+
+
 def test_what_a_killed_scheduler_left_is_named(held: Held) -> None:
     """Every process of its executor that was still there is listed, and nothing else."""
     (left,) = held.report.abandoned
@@ -324,7 +349,7 @@ def test_the_schedulers_words_on_a_state_mismatch_lead_to_the_poke(held_3: Held)
     (line,) = [
         line
         for line in log.splitlines()
-        if "reported that the task instance" in line and "case_late" in line
+        if "reported that the task instance" in line and "case_late.t " in line
     ]
 
     assert codes_of(held_3, line) == {("case_late", 1, "stale-executor-event")}

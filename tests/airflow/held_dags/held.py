@@ -67,7 +67,7 @@ class SlowEnding:
 
 
 def poke(**context: Any) -> bool:
-    """Say no and end slowly at the first poke; stay and say yes at the second."""
+    """At the first poke say no when told to, and end slowly; stay and say yes at the second."""
     write_note(context, "begin")
     task = context["ti"]
     folder = Path(os.environ[FOLDER_VARIABLE])
@@ -78,6 +78,7 @@ def poke(**context: Any) -> bool:
     from airflow.sdk.listener import get_listener_manager  # noqa: PLC0415 (3.x alone has it)
 
     get_listener_manager().add_listener(SlowEnding(f"{task.dag_id}-first.go"))
+    wait_for(f"{task.dag_id}-poke.go")
     return False
 
 
@@ -93,5 +94,6 @@ with dag("unheard"):
 with dag("chain"):
     PythonOperator(task_id="t", python_callable=hold)
 
-with dag("late"):
-    PythonSensor(task_id="t", python_callable=poke, mode="reschedule", poke_interval=1)
+for case in ("late", "late_queued"):
+    with dag(case):
+        PythonSensor(task_id="t", python_callable=poke, mode="reschedule", poke_interval=1)
