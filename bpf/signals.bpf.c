@@ -11,6 +11,16 @@
 #define SIGURG 23
 #define SIGWINCH 28
 
+/* arch/x86/include/uapi/asm/signal.h, the same on arm64: raised by an instruction of the process. */
+#define SIGILL 4
+#define SIGTRAP 5
+#define SIGBUS 7
+#define SIGFPE 8
+#define SIGSEGV 11
+#define SIGSYS 31
+#define FAULTS                                                                                     \
+	(1U << SIGILL | 1U << SIGTRAP | 1U << SIGBUS | 1U << SIGFPE | 1U << SIGSEGV | 1U << SIGSYS)
+
 /* include/uapi/asm-generic/siginfo.h: si_code of kill, sigqueue and tgkill. */
 #define SI_USER 0
 #define SI_QUEUE -1
@@ -47,6 +57,15 @@ int BPF_PROG(on_signal, int sig, struct kernel_siginfo *info, struct task_struct
 		code = SI_KERNEL;
 	else
 		code = info->si_code;
+	/*
+	 * Of the kernel's own, the first of each: who handles its faults may raise a hundred
+	 * thousand a second, and the last one that ends it shows in the wait status.
+	 */
+	if (code > 0 && sig > 0 && sig < 32 && (FAULTS & 1U << sig)) {
+		if (entry->faults & 1U << sig)
+			return 0;
+		entry->faults |= 1U << sig;
+	}
 
 	record = reserve(sizeof(*record));
 	if (!record)

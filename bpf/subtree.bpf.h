@@ -21,7 +21,7 @@ struct tracked {
 	__u64 start_boottime_ns;
 	__u64 dead_thread_migrations;
 	__u32 pid;
-	__u32 pad;
+	__u32 faults;	/* signals raised by its own instructions that were told */
 };
 
 struct {

@@ -24,16 +24,19 @@ class Airflow2(AirflowHost):
     No webserver: runs are started and read by `console2.py`, one process.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what the base class takes, and a port)
         self,
         release: Release,
         ledger: Ledger,
         dags: Path,
         *,
+        parallelism: int = 8,
         with_triggerer: bool = False,
         port: int | None = None,
     ) -> None:
-        super().__init__(release, ledger, dags, with_triggerer=with_triggerer)
+        super().__init__(
+            release, ledger, dags, parallelism=parallelism, with_triggerer=with_triggerer
+        )
         self._postgres = Postgres(ledger, port or free_ports(1)[0])
         self._console: Piece | None = None
 
@@ -93,7 +96,19 @@ class Airflow2(AirflowHost):
             TaskState(*row) for row in self._ask(do="states", dag_id=dag_id, run_id=run_id)["tasks"]
         ]
 
-    def _ask(self, **question: str) -> Any:
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Clear as the webserver does, without its audit row."""
+        self._ask(do="clear", dag_id=dag_id, run_id=run_id)
+
+    def set_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Set a state as the webserver does, without its audit row."""
+        self._ask(do="set_state", dag_id=dag_id, run_id=run_id, task_id=task_id, state=state)
+
+    def set_pid(self, dag_id: str, run_id: str, task_id: str, pid: int) -> None:
+        """Write into the database."""
+        self._ask(do="set_pid", dag_id=dag_id, run_id=run_id, task_id=task_id, pid=pid)
+
+    def _ask(self, **question: str | int) -> Any:
         if self._console is None:
             raise StageError("Airflow 2.x was not started")
         log = self._console.log

@@ -6,10 +6,12 @@ import fcntl
 import json
 import secrets
 import shutil
+import sqlite3
 import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,29 @@ class Airflow3(AirflowHost):
             TaskState(row["task_id"], row["map_index"], row["try_number"], row["state"])
             for row in rows["task_instances"]
         ]
+
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Clear through the public API."""
+        wanted = {"dag_run_id": run_id, "dry_run": False, "only_failed": False}
+        self._ask("POST", f"dags/{dag_id}/clearTaskInstances", wanted)
+
+    def set_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Set a state through the public API."""
+        run = urllib.parse.quote(run_id)
+        self._ask(
+            "PATCH", f"dags/{dag_id}/dagRuns/{run}/taskInstances/{task_id}", {"new_state": state}
+        )
+
+    def set_pid(self, dag_id: str, run_id: str, task_id: str, pid: int) -> None:
+        """Write into the database file."""
+        where = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "pid": pid}
+        with closing(sqlite3.connect(self.home / "airflow.db", timeout=_ANSWER_TIMEOUT_S)) as base:
+            base.execute(
+                "UPDATE task_instance SET pid = :pid"
+                " WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id",
+                where,
+            )
+            base.commit()
 
     def _is_listening(self) -> bool:
         """Whether the api-server listens; `StageError` if somebody else does on its port."""

@@ -85,6 +85,18 @@ class AirflowHost(ABC):
     def task_states(self, dag_id: str, run_id: str) -> list[TaskState]:
         """States of the task instances of one run."""
 
+    @abstractmethod
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Clear all task instances of a run, also running ones, as an operator does."""
+
+    @abstractmethod
+    def set_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Set the state of a task instance by hand: `success`, `failed` or `skipped`."""
+
+    @abstractmethod
+    def set_pid(self, dag_id: str, run_id: str, task_id: str, pid: int) -> None:
+        """Write another pid into the row of a task instance, which no user can."""
+
     @property
     @abstractmethod
     def database(self) -> str:

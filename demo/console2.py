@@ -1,10 +1,10 @@
 """
-The two questions that the stage asks an Airflow 2.x, in one process of its own.
+What the stage asks of an Airflow 2.x, in one process of its own.
 
 Runs in Airflow's environment, because the stage has no PostgreSQL driver and
 each `airflow` command takes three seconds to import. One JSON object per line
 in, one out: `{"do": "trigger", "dag_id": .., "run_id": ..}`, `{"do": "dags"}`,
-`{"do": "states", "dag_id": .., "run_id": ..}`.
+`{"do": "states", "dag_id": .., "run_id": ..}`, and so on: see the functions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.models import DagModel, DagRun, TaskInstance
 from airflow.models.serialized_dag import SerializedDagModel
+from airflow.models.taskinstance import clear_task_instances
 from airflow.utils.session import create_session
 
 
@@ -53,11 +54,39 @@ def states(dag_id: str, run_id: str) -> dict[str, Any]:
         return {"run": run and run.state, "tasks": [list(row) for row in rows]}
 
 
+def rows(session: Any, dag_id: str, run_id: str, task_id: str | None = None) -> list[Any]:
+    """Return the task instances of a run, or one of them."""
+    query = session.query(TaskInstance).filter_by(dag_id=dag_id, run_id=run_id)
+    return list(query if task_id is None else query.filter_by(task_id=task_id))
+
+
+def clear(dag_id: str, run_id: str) -> None:
+    """Clear a run, as views and REST API do."""
+    with create_session() as session:
+        clear_task_instances(rows(session, dag_id, run_id), session)
+
+
+def set_state(dag_id: str, run_id: str, task_id: str, state: str) -> None:
+    """Set the state of a task instance."""
+    with create_session() as session:
+        for instance in rows(session, dag_id, run_id, task_id):
+            instance.set_state(state, session=session)
+
+
+def set_pid(dag_id: str, run_id: str, task_id: str, pid: int) -> None:
+    """Write another pid into a row."""
+    with create_session() as session:
+        for instance in rows(session, dag_id, run_id, task_id):
+            instance.pid = pid
+
+
 def main() -> None:
     """Answer until stdin is closed; what Airflow prints goes to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    commands: dict[str, Callable[..., Any]] = {"dags": dags, "trigger": trigger, "states": states}
+    commands: dict[str, Callable[..., Any]] = {
+        command.__name__: command for command in (dags, trigger, states, clear, set_state, set_pid)
+    }
     for line in sys.stdin:
         question = json.loads(line)
         command = commands[question.pop("do")]

@@ -26,9 +26,9 @@ from demo.processes import StageError
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Verdict
 from tests.airflow.releases import NEWEST, OLDER
-from tests.airflow.tracing import explain, trace
+from tests.airflow.tracing import EXPLAIN_TIMEOUT_S, PIDTRAIL, explain, trace
 
-SESSION_TIMEOUT_S = 210
+SESSION_TIMEOUT_S = 300
 FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
 
 
@@ -74,9 +74,25 @@ class Session(NamedTuple):
         ]
         return sorted(found, key=lambda process: process.start_ticks or 0)
 
+    def stream(self) -> list[dict[str, Any]]:
+        """Return the recording as it is exported to JSON lines, the header first."""
+        return exported(self.recording)
+
     def codes(self, case: str) -> list[str]:
         """Verdict codes of one case, by map index and try."""
         return [verdict.code for verdict in self.of(case)]
+
+
+@functools.cache
+def exported(recording: Path) -> list[dict[str, Any]]:
+    """Return a recording as JSON lines."""
+    done = subprocess.run(
+        [PIDTRAIL, "export", recording, "--to", "jsonl"],
+        capture_output=True,
+        check=True,
+        timeout=EXPLAIN_TIMEOUT_S,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def play(version: str, folder: Path) -> Session:

@@ -14,6 +14,7 @@ import json
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from demo.airflow2 import Airflow2
@@ -31,7 +32,8 @@ from demo.processes import (
     stop_on_signals,
     wait_until,
 )
-from demo.stage import flip_affinity
+from demo.stage import Flips, flip_affinity
+from tests.airflow import endings
 
 DAGS = Path(__file__).with_name("dags")
 RUN_ID = "test"
@@ -51,6 +53,7 @@ LAST = "kill_scheduler"
 # `running` until the heartbeat timeout, so this run has no end within a test.
 ENDLESS = "kill_supervisor"
 FLIP_FOR_S = 8.0
+PARALLELISM = 12
 
 
 def dag_id(case: str) -> str:
@@ -74,7 +77,7 @@ def kill_parent(runner: Identity, ppid: int) -> dict[str, object]:
     return kill(supervisor)
 
 
-def play(host: AirflowHost) -> dict[str, object]:
+def play(host: AirflowHost, major: str) -> dict[str, object]:
     """Run all cases, as many at once as can be; return what was done."""
     begin = time.monotonic()
 
@@ -82,27 +85,34 @@ def play(host: AirflowHost) -> dict[str, object]:
         say(f"[{time.monotonic() - begin:5.1f} s] {line}")
 
     host.start()
-    host.wait_for_dags({dag_id(case) for case in (*FIRST, LAST)})
+    ends = endings.Endings(host, major)
+    host.wait_for_dags({dag_id(case) for case in (*FIRST, LAST, *endings.cases(major))})
     tell("Airflow is ready")
-    for case in FIRST:
-        host.trigger(dag_id(case), RUN_ID)
-    orphan_note = host.wait_for_note(dag_id("kill_supervisor"), within_s=60)[0]
-    orphan = Identity(*orphan_note.identity)
-    supervisor = kill_parent(orphan, orphan_note.ppid)
-    runner = kill(Identity(*host.wait_for_note(dag_id("kill_runner"), within_s=60)[0].identity))
-    tell("a supervisor and a runner were killed")
-    flips = flip_affinity(
-        Identity(*host.wait_for_note(dag_id("long"), within_s=60)[0].identity), seconds=FLIP_FOR_S
-    )
-    tell(f"the affinity of the long task was changed {flips.count} times")
-    states = {
-        case: host.wait_for_end(dag_id(case), RUN_ID, within_s=100)
-        for case in FIRST
-        if case != ENDLESS
-    }
-    wait_until(
-        lambda: not is_alive(orphan), within_s=60, what="the end of the runner without supervisor"
-    )
+    with ends.stage(), ThreadPoolExecutor() as pool:
+        for case in (*FIRST, *endings.cases(major)):
+            host.trigger(dag_id(case), RUN_ID)
+        long = Identity(*host.wait_for_note(dag_id("long"), within_s=60)[0].identity)
+        flipping = pool.submit(flip_affinity, long, seconds=FLIP_FOR_S)
+        orphan_note = host.wait_for_note(dag_id("kill_supervisor"), within_s=60)[0]
+        orphan = Identity(*orphan_note.identity)
+        supervisor = kill_parent(orphan, orphan_note.ppid)
+        runner = kill(Identity(*host.wait_for_note(dag_id("kill_runner"), within_s=60)[0].identity))
+        tell("a supervisor and a runner were killed")
+        ends.end_all()
+        tell("all that wait for their end were ended")
+        flips: Flips = flipping.result()
+        tell(f"the affinity of the long task was changed {flips.count} times")
+        states = {
+            case: host.wait_for_end(dag_id(case), RUN_ID, within_s=100)
+            for case in FIRST
+            if case != ENDLESS
+        }
+        wait_until(
+            lambda: not is_alive(orphan),
+            within_s=60,
+            what="the end of the runner without supervisor",
+        )
+        states |= ends.wait_for_ends()
     tell(f"ended: {states}")
 
     host.trigger(dag_id(LAST), RUN_ID)
@@ -129,7 +139,8 @@ def play(host: AirflowHost) -> dict[str, object]:
             "kill_supervisor": supervisor,
             "kill_runner": runner,
             "kill_scheduler": scheduler,
-        },
+        }
+        | ends.done,
         "flips": flips.count,
         "flips_refused": flips.reason,
     }
@@ -144,11 +155,13 @@ def main(version: str, home: Path, result: Path, port: int | None) -> int:
         ledger = Ledger(home)
         host: AirflowHost
         if version.startswith("2."):
-            host = Airflow2(release, ledger, DAGS, with_triggerer=True, port=port)
+            host = Airflow2(
+                release, ledger, DAGS, parallelism=PARALLELISM, with_triggerer=True, port=port
+            )
         else:
-            host = Airflow3(release, ledger, DAGS, with_triggerer=True)
+            host = Airflow3(release, ledger, DAGS, parallelism=PARALLELISM, with_triggerer=True)
         try:
-            done = play(host)
+            done = play(host, version.partition(".")[0])
         finally:
             ledger.stop_all()
     except (StageError, InstallError) as error:

@@ -45,6 +45,16 @@ def test_segmentation_fault_has_no_sender(told_by: Tell) -> None:
     assert (end.exit_code, end.termsig) == (None, signal.SIGSEGV)
 
 
+def test_handled_faults_are_told_once(told_by: Tell) -> None:
+    """Who handles its faults may have any number of them: told are the first, and the end."""
+    told = told_by("killed", "faults", needs="has_signals")
+    victim = told.said("victim")
+
+    shot = told.only(Signal, victim["pid"])
+    assert (shot.sig, shot.code, shot.sender_pid) == (signal.SIGSEGV, 1, None)
+    assert told.only(Exit, victim["pid"]).termsig == signal.SIGSEGV
+
+
 def test_abort_is_a_signal_from_itself(told_by: Tell) -> None:
     """abort(3) sends SIGABRT by tgkill: the sender is the process itself."""
     told = told_by("killed", "abort", needs="has_signals")

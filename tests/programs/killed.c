@@ -1,7 +1,20 @@
-/* Three ends by a signal: "segv" by a fault, "abort" by itself, "kill" by a sibling's SIGKILL. */
+/*
+ * Ends by a signal: "segv" by a fault, "faults" by one after 1000 that it handled, "abort" by
+ * itself, "kill" by a sibling's SIGKILL.
+ */
 #include "say.h"
 
+#define HANDLED 1000
+
 static volatile int *nowhere;
+static int handled;
+
+/* Returns to the instruction that faulted, which is then done again. */
+static void on_fault(int sig)
+{
+	if (++handled == HANDLED)
+		signal(sig, SIG_DFL);
+}
 
 int main(int argc, char **argv)
 {
@@ -17,7 +30,9 @@ int main(int argc, char **argv)
 	victim = fork_or_die();
 	if (!victim) {
 		introduce("victim");
-		if (!strcmp(how, "segv"))
+		if (!strcmp(how, "faults"))
+			signal(SIGSEGV, on_fault);
+		if (!strcmp(how, "segv") || !strcmp(how, "faults"))
 			*nowhere = 1;
 		if (!strcmp(how, "abort"))
 			abort();

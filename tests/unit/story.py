@@ -150,6 +150,14 @@ class Story:
         self.events.append(Signal(*self.next(), *self.identity(target), sig=sig, code=code, **by))
         return self
 
+    def outside(self, sig: int, target: str, comm: str, uid: int) -> Self:
+        """Let process 1, which is not traced, send a signal."""
+        by: dict[str, Any] = {"sender_pid": 1, "sender_start_ticks": 1, "sender_uid": uid}
+        self.events.append(
+            Signal(*self.next(), *self.identity(target), sig=sig, code=0, sender_comm=comm, **by)
+        )
+        return self
+
     def oom(self, name: str) -> Self:
         """Let the kernel choose a victim."""
         self.events.append(Oom(*self.next(), *self.identity(name), victim_comm=name))
@@ -231,9 +239,14 @@ class Story:
         )
         return self
 
-    def judge(self, fidelity: Fidelity = FULL, problems: list[str] | None = None) -> Report:
-        """Return what pidtrail makes of it."""
-        return judge_stream(header(fidelity), self.events, problems=problems or [])
+    def judge(
+        self,
+        fidelity: Fidelity = FULL,
+        problems: list[str] | None = None,
+        pid: int | None = None,
+    ) -> Report:
+        """Return what pidtrail makes of it; `pid` is asked about."""
+        return judge_stream(header(fidelity), self.events, problems=problems or [], pid=pid)
 
     def verdict(self, try_number: int | None = None) -> Verdict:
         """Return the only verdict, or that of a try."""

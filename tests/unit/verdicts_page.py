@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from pidtrail.verdict.rules import RULES, code_of
+from tests.airflow.examples import Example, examples
 from tests.unit.example_stories import EXAMPLES
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs/verdicts.md"
@@ -33,7 +34,8 @@ The outcome is `match` (the process on record ran the attempt), `explained` (two
 numbers, for a known reason), `conflict` (there should have been one), or `undetermined`.
 
 This page is made from the rules by `.venv/bin/python -m tests.unit.verdicts_page`. The examples
-are short stories from the tests, with invented numbers.
+are short stories from the tests, with invented numbers, and runs of a real Airflow, which
+`.venv/bin/python -m tests.airflow.examples` takes from the recordings of the tests.
 """
 
 
@@ -68,6 +70,20 @@ def section(code: str, docstring: str) -> Iterator[str]:
     for unknown in verdict.unknowns:
         yield ">"
         yield f"> Not known: {unknown}"
+    real = examples().get(code)
+    if real is not None:
+        yield from real_run(real)
+
+
+def real_run(example: Example) -> Iterator[str]:
+    """Yield the lines about a run of a real Airflow."""
+    yield ""
+    yield (
+        f"A real run (Airflow {example.airflow}, {example.outcome}, {example.confidence}): "
+        f"{example.done}"
+    )
+    yield ""
+    yield f"> {example.summary}"
 
 
 def parts(docstring: str) -> tuple[str, list[tuple[str, str]]]:

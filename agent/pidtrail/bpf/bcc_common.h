@@ -17,6 +17,8 @@ struct tracked {
 	u64 dead_thread_migrations;
 	u32 pid;
 	u32 threads;
+	u32 faults;			/* signals raised by its own instructions that were told */
+	u32 pad;
 };
 
 BPF_HASH(subtree, u32, struct tracked, PT_MAX_PROCESSES);

@@ -8,6 +8,8 @@
  */
 #define SIGNAL_GROUP_EXIT 0x00000004
 #define SIGCHLD_ 17
+/* SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS */
+#define FAULTS_ (1U << 4 | 1U << 5 | 1U << 7 | 1U << 8 | 1U << 11 | 1U << 31)
 #define SIGCONT_ 18
 #define SIGURG_ 23
 #define SIGWINCH_ 28
@@ -332,6 +334,12 @@ int on_signal(struct bpf_raw_tracepoint_args *ctx)
 		code = SI_KERNEL_;
 	else
 		code = READ(int, info, SI_CODE_OFFSET);
+	/* Of the kernel's own, the first of each: see bpf/signals.bpf.c. */
+	if (code > 0 && sig > 0 && sig < 32 && (FAULTS_ & 1U << sig)) {
+		if (entry->faults & 1U << sig)
+			return 0;
+		entry->faults |= 1U << sig;
+	}
 	record = small_room(record, sizeof(*record));
 	if (!record)
 		return 0;

@@ -35,7 +35,10 @@ Test = Callable[[Verdict], bool]
 @click.option("--map-index", type=int, metavar="M", help="Only this mapped task instance.")
 @click.option("--try", "try_number", type=int, metavar="N", help="Only this try.")
 @click.option(
-    "--pid", type=int, metavar="P", help="Only attempts where this number was recorded, or ran."
+    "--pid",
+    type=int,
+    metavar="P",
+    help="Only attempts where this number was recorded, or ran, or was a child of what ran.",
 )
 @click.option(
     "--since",
@@ -96,7 +99,7 @@ def explain(
     ]
     span_ns, since_ns = instant(since)
     stream = Stream(file)
-    report = judge_stream(stream.header, stream.events(), problems=stream.problems)
+    report = judge_stream(stream.header, stream.events(), problems=stream.problems, pid=pid)
     if span_ns is not None:
         since_ns = stream.last_ns + stream.header.wall_offset_ns - span_ns
     tests = [field_is(name, value) for name, value in wanted if value is not None]

@@ -28,6 +28,15 @@ FINAL_STATES: Final = frozenset({"success", "failed", "skipped", "removed", "ups
 SERVICES: Final = frozenset({Role.SCHEDULER, Role.CELERY_WORKER})
 """What an operator starts and restarts, and what executor workers are forked by."""
 SUPERVISING: Final = SERVICES | {Role.SUPERVISOR, Role.EXECUTOR_WORKER}
+CLEAR_EVENTS: Final = (
+    "clear",
+    "confirm",
+    "dagrun_clear",
+    "clear_dag_run",
+    "post_clear_task_instances",
+    "set_task_instance_state",
+)
+"""Audit names (log.event) of what clears or resets by hand: 2.x views, 3.x routes."""
 OUTLIVED_NS: Final = 250_000_000
 """A runner that ends this long after its supervisor was not simply stopped together with it."""
 REFUSED_WITHIN_NS: Final = 10_000_000_000

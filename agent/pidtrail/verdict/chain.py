@@ -17,7 +17,7 @@ from pidtrail.verdict.ending import ended_in_words, killed_by, signal_name
 from pidtrail.verdict.finding import Finding, facts_of
 
 if TYPE_CHECKING:
-    from pidtrail.events import Record
+    from pidtrail.events import Record, TaskReported
     from pidtrail.members import Member
     from pidtrail.node import Node
     from pidtrail.verdict.case import Case
@@ -65,15 +65,31 @@ def descendant_observed(case: Case) -> Finding | None:
         return None
     if any(is_sudo(member.node) for member in case.runners):
         return None
+    return child_finding(case, pid, "Recorded PID", case.own_reports[-1:])
+
+
+def descendant_asked(case: Case, pid: int) -> Finding | None:
+    """Conclude that a number somebody asks about is a child's, and the runner is another's."""
+    ran = {number for member in case.run.runners for number in member.node.numbers}
+    if pid in ran or pid in case.recorded_pids:
+        return None
+    recorded = f"; recorded is {case.recorded_pid}" if case.recorded_pid is not None else ""
+    return child_finding(case, pid, "PID", case.own_reports[-1:], recorded)
+
+
+def child_finding(
+    case: Case, pid: int, what: str, rows: list[TaskReported], recorded: str = ""
+) -> Finding | None:
+    """Return the finding that a number is that of a child of a runner, None if it is not."""
     for member in reversed(case.runners):
         for child in case.tree.descendants(member.node.key):
             if pid in child.numbers:
                 return Finding(
                     "descendant-observed", "explained", "proved",
-                    f"Recorded PID {pid} ({child.comm or 'no name seen'}) is a child below process "
-                    f"{member.node.key.pid}, which ran {case.name()}: two processes of one chain, "
-                    f"and neither changed its PID.",
-                    [*facts_of(member.node), *facts_of(child), *case.own_reports[-1:]],
+                    f"{what} {pid} ({child.comm or 'no name seen'}) is a child below process "
+                    f"{member.node.key.pid}, which ran {case.name()}{recorded}: two processes of "
+                    f"one chain, and neither changed its PID.",
+                    [*facts_of(member.node), *facts_of(child), *rows],
                 )  # fmt: skip
     return None
 
@@ -128,7 +144,7 @@ def parent_compared(case: Case, levels: list[Node]) -> Finding | None:
         how = "and sudo executed it directly, without a process of its own"
     else:
         how = "with run_as_user but no sudo in between"
-    ended = killed_by(node, case.tree, lambda other: str(case.role(other)))
+    ended = killed_by(node, case.tree, lambda other, ns: str(case.role(other, ns)))
     sender = ended.sender if ended is not None else None
     killed = ""
     if ended is not None and sender is not None and sender.pid == case.chain(levels[0])[1].key.pid:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pidtrail.node import Node
     from pidtrail.tree import ProcessTree
 
+    RoleOf = Callable[[Node, int], str]
+
 FAULTS: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 )
@@ -24,37 +26,71 @@ ENDING: Final = frozenset(
 )
 HANDLED_WITHIN_NS: Final = 60_000_000_000
 """Between SIGTERM and exit; Airflow kills after 60 s (killed_task_cleanup_time)."""
+OBEYED_WITHIN_NS: Final = 5_000_000_000
+"""Between SIGTERM and exit with 0: who goes on for longer has not ended because of it."""
+OUTSIDERS: Final = {
+    "systemd": "service_manager",
+    "supervisord": "service_manager",
+    "runsv": "service_manager",
+    "runc": "container_runtime",
+    "crun": "container_runtime",
+    "conmon": "container_runtime",
+    "dockerd": "container_runtime",
+    "containerd-shim": "container_runtime",
+    "tini": "container_init",
+    "dumb-init": "container_init",
+    "docker-init": "container_init",
+    "catatonit": "container_init",
+}
+"""Roles of senders that no word of Airflow's names, by comm (15 characters), if root sent it."""
 
 
-def killed_by(node: Node, tree: ProcessTree, role_of: Callable[[Node], str]) -> KilledBy | None:
+def killed_by(node: Node, tree: ProcessTree, role_of: RoleOf) -> KilledBy | None:
     """
     Return how a process ended, None while it lives or where the source cannot tell.
 
     For a process that exited after it had been sent an ending signal, `kind` is
-    `exit` and `sig` and `sender` say which signal came before.
+    `exit` and `sig` and `sender` say which signal came before. `role_of` gives the
+    role of a process at an instant (CLOCK_BOOTTIME).
     """
     ended = node.exit
     if ended is None or ended.wstatus is None:
         return None
-    before = [s for s in node.signals if s.ts_boot_ns <= ended.ts_boot_ns]
     if ended.termsig is None:
-        asked = [
-            s
-            for s in before
-            if s.sig in ENDING and ended.ts_boot_ns - s.ts_boot_ns < HANDLED_WITHIN_NS
-        ]
-        if not asked or ended.exit_code == 0:
-            return KilledBy("exit")
-        return KilledBy("exit", asked[-1].sig, sender(asked[-1], tree, role_of))
+        last = asked(node, None)
+        return (
+            KilledBy("exit") if last is None
+            else KilledBy("exit", last.sig, sender(last, tree, role_of))
+        )  # fmt: skip
     if node.oom is not None and ended.termsig == signal.SIGKILL:
         return KilledBy("oom", ended.termsig)
-    sent = [s for s in before if s.sig == ended.termsig]
-    if not sent:
-        return KilledBy("self" if ended.termsig in FAULTS else "signal", ended.termsig)
-    last = sent[-1]
+    last = asked(node, ended.termsig)
+    if last is None:
+        if ended.termsig in FAULTS:
+            return KilledBy("self", ended.termsig)
+        return KilledBy("signal", ended.termsig, Who(None))
     if is_self(last, node) or (last.sender_pid is None and ended.termsig in FAULTS):
         return KilledBy("self", ended.termsig)
     return KilledBy("signal", ended.termsig, sender(last, tree, role_of))
+
+
+def asked(node: Node, sig: int | None) -> Signal | None:
+    """
+    Return the last signal that a process ended by or after, None if there was none.
+
+    `sig` is what the wait status names. Without one the process exited: then any
+    ending signal counts that came shortly before from somebody else.
+    """
+    ended = node.exit
+    if ended is None:
+        return None
+    before = [s for s in node.signals if s.ts_boot_ns <= ended.ts_boot_ns]
+    if ended.termsig is not None:
+        found = [s for s in before if s.sig == sig]
+    else:
+        limit = HANDLED_WITHIN_NS if ended.exit_code else OBEYED_WITHIN_NS
+        found = [s for s in before if s.sig in ENDING and ended.ts_boot_ns - s.ts_boot_ns < limit]
+    return found[-1] if found else None
 
 
 def is_self(record: Signal, node: Node) -> bool:
@@ -62,15 +98,17 @@ def is_self(record: Signal, node: Node) -> bool:
     return (record.sender_pid, record.sender_start_ticks) == node.key[:2]
 
 
-def sender(record: Signal, tree: ProcessTree, role_of: Callable[[Node], str]) -> Who | None:
-    """Return who sent a signal, None if that was the kernel."""
+def sender(record: Signal, tree: ProcessTree, role_of: RoleOf) -> Who | None:
+    """Return who sent a signal, with the role that it had then; None if that was the kernel."""
     if record.sender_start_ticks is None and record.sender_pid is None:
         return None
     key = None
     if record.sender_pid is not None:
         key = ProcessKey(record.sender_pid, record.sender_start_ticks)
     node = tree.node(key)
-    role = role_of(node) if node is not None else None
+    role = role_of(node, record.ts_boot_ns) if node is not None else None
+    if role in {None, "other"} and record.sender_uid == 0:
+        role = OUTSIDERS.get(record.sender_comm or "", role)
     return Who(record.sender_pid, record.sender_start_ticks, role, record.sender_comm)
 
 

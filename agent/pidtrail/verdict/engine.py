@@ -12,12 +12,14 @@ from pidtrail.clock import rfc3339, wall_ns
 from pidtrail.correlate import Correlation, TaskRun, correlate, gather
 from pidtrail.errors import PidtrailError
 from pidtrail.events import Event, Header
-from pidtrail.members import Member, role_at
+from pidtrail.members import Member
 from pidtrail.node import Node
 from pidtrail.verdict.abandoned import abandoned
 from pidtrail.verdict.case import WAITING_STATES, Case, scope_of
-from pidtrail.verdict.ending import ending_seqs, killed_by
+from pidtrail.verdict.chain import descendant_asked
+from pidtrail.verdict.ending import ending_seqs
 from pidtrail.verdict.finding import Finding
+from pidtrail.verdict.killer import killers, killing
 from pidtrail.verdict.model import (
     Confidence,
     ProcessReport,
@@ -34,16 +36,20 @@ if TYPE_CHECKING:
 STRENGTH: Final[tuple[Confidence, ...]] = ("weak", "strong", "proved")
 
 
-def judge_stream(header: Header, events: Iterable[Event], *, problems: list[str]) -> Report:
+def judge_stream(
+    header: Header, events: Iterable[Event], *, problems: list[str], pid: int | None = None
+) -> Report:
     """
     Return the verdict of every task instance attempt in a stream.
 
     `problems` are one-line facts about what could not be read; each verdict
-    carries those that bear on it.
+    carries those that bear on it. `pid` is the number that somebody asks about: the
+    attempt that it was a child of is told as `descendant-observed`.
     """
     tree, reports, facts, first_ns, last_ns = gather(events)
     known = [header.airflow_problem] if header.airflow_problem else []
     judge = Judge(header, correlate(tree, reports, facts), first_ns, last_ns, known + problems)
+    judge.pid = pid
     return judge.report()
 
 
@@ -64,6 +70,7 @@ class Judge:
         self.first_ns, self.last_ns = first_ns, last_ns
         self.scope = scope_of(header, correlation, last_ns)
         self.problems = problems
+        self.pid: int | None = None
         numbers: dict[int, set[int]] = defaultdict(set)
         for node in self.tree.nodes.values():
             if node.start_ns is not None:
@@ -103,11 +110,14 @@ class Judge:
     def verdict(self, run: TaskRun) -> Verdict:
         """Return the judgement of one attempt."""
         case = Case(run, self.scope)
-        finding = next(found for rule in RULES if (found := rule(case)) is not None)
+        finding = None if self.pid is None else descendant_asked(case, self.pid)
+        if finding is None:
+            finding = next(found for rule in RULES if (found := rule(case)) is not None)
         unknowns = [*finding.unknowns, *self.gaps(run)]
         if not run.reports:
             unknowns += self.problems
-        seqs = {record.seq for record in finding.evidence}
+        ended = killers(case)
+        seqs = {record.seq for record in (*finding.evidence, *ended.evidence)}
         for member in run.runners:
             seqs.update(ending_seqs(member.node))
             if member.seq is not None:
@@ -120,7 +130,10 @@ class Judge:
             outcome=finding.outcome,
             confidence=self.bounded(finding, run),
             pid_changed_in_kernel=self.pid_changed(run),
-            summary=finding.summary + numbers_in_words(case, finding) + counters_in_words(case),
+            summary=finding.summary
+            + ended.words
+            + numbers_in_words(case, finding)
+            + counters_in_words(case),
             evidence=sorted(seqs),
             unknowns=list(dict.fromkeys(unknowns)),
         )
@@ -204,7 +217,7 @@ class Judge:
             ended=self.wall(node.ended_ns),
             exit_code=ended.exit_code if ended else None,
             termsig=ended.termsig if ended else None,
-            killed_by=killed_by(node, self.tree, self.role),
+            killed_by=killing(case, node).by,
             migrations=ended.migrations if ended else None,
             voluntary_switches=ended.voluntary_switches if ended else None,
             involuntary_switches=ended.involuntary_switches if ended else None,
@@ -231,10 +244,6 @@ class Judge:
     def who(self, node: Node, case: Case, ts_boot_ns: int | None) -> Who:
         """Return a process in short, with its role at an instant."""
         return Who(node.key.pid, node.key.start_ticks, str(case.role(node, ts_boot_ns)), node.comm)
-
-    def role(self, node: Node) -> str:
-        """Return the role of a process outside of any attempt."""
-        return str(role_at(self.correlation.claims.get(node.key, ()), None))
 
     def wall(self, ts_boot_ns: int | None) -> str | None:
         """Return an instant as RFC 3339, None stays None."""

@@ -33,13 +33,15 @@ class KilledBy(msgspec.Struct, frozen=True):
     How a process ended.
 
     `oom`: the kernel chose it as its victim; `signal`: someone sent it, `sender`
-    is None if that was the kernel; `self`: it raised the signal itself (a fault,
-    abort()); `exit`: it called exit.
+    is None if that was the kernel, and without pid if it was not seen; `self`: it
+    raised the signal itself (a fault, abort()); `exit`: it called exit. `why` is what
+    Airflow's records tell of the reason, None where they tell nothing.
     """
 
     kind: Literal["oom", "signal", "self", "exit"]
     sig: int | None = None
     sender: Who | None = None
+    why: str | None = None
 
 
 class ProcessReport(msgspec.Struct, frozen=True):

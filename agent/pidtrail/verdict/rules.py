@@ -228,6 +228,12 @@ def undetermined(case: Case) -> Finding:
             )
     elif case.recorded_pids:
         missing.append(f"who was process {case.recorded_pid}: it is not the runner nor above it")
+        over = [pid for pid in case.recorded_pids if case.runner_with(pid) is not None]
+        if over:
+            missing[-1] = (
+                f"who wrote PID {case.recorded_pid} over {over[-1]}, which is the process that ran "
+                f"it: {case.recorded_pid} is no process of this attempt"
+            )
         missing += numbers_unknown(case)
     return Finding(
         "undetermined", "undetermined", "weak",

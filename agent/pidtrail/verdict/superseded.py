@@ -12,7 +12,14 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from pidtrail.clock import NS_PER_SECOND
-from pidtrail.verdict.case import FINAL_STATES, PARKED_STATES, SUPERVISING, WAITING_STATES, Case
+from pidtrail.verdict.case import (
+    CLEAR_EVENTS,
+    FINAL_STATES,
+    PARKED_STATES,
+    SUPERVISING,
+    WAITING_STATES,
+    Case,
+)
 from pidtrail.verdict.ending import ENDING, HANDLED_WITHIN_NS, ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 from pidtrail.verdict.result import at_once, told_to_stop
@@ -29,15 +36,6 @@ LIMIT: Final = re.compile(r"\(([0-9]{1,9})(?:\.[0-9]{1,9})? seconds\)")
 """The limit in the `extra` of that row."""
 TOGETHER_NS: Final = 5_000_000_000
 """A runner that ends this soon around its worker's end went down with it."""
-CLEAR_EVENTS: Final = (
-    "clear",
-    "confirm",
-    "dagrun_clear",
-    "clear_dag_run",
-    "post_clear_task_instances",
-    "set_task_instance_state",
-)
-"""Audit names (log.event) of what clears or resets by hand: 2.x views, 3.x routes."""
 
 
 def heartbeat_timeout(case: Case) -> Finding | None:
