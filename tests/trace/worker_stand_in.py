@@ -1,0 +1,34 @@
+"""
+An executor worker of Airflow 3.x with a task that ignores SIGTERM, by their titles alone.
+
+Airflow itself is not there: what is under test is who ends them. A title is written
+over the arguments, which must be as long, and then the process is renamed: so does
+setproctitle(3).
+"""
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+TASK = "01a201d9-c083-7000-8000-000000000001"
+PR_SET_NAME = 15
+
+
+def call_oneself(title: str) -> None:
+    """Take a title."""
+    # arg_start and arg_end, fields 48 and 49 (proc(5)); comm may hold spaces.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = int(fields[45]), int(fields[46])
+    with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
+        memory.seek(begin)
+        memory.write(title.encode().ljust(end - begin, b"\0"))
+    ctypes.CDLL(None).prctl(PR_SET_NAME, title[:15].encode())
+
+
+call_oneself(f"airflow worker -- LocalExecutor: {TASK}")
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    call_oneself(f"airflow worker -- {TASK}")
+    Path("/run/ready").touch()
+signal.pause()
