@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import msgspec
@@ -47,6 +48,8 @@ COMMANDS = {
 BY_HAND = {TWO: tuple(COMMANDS), THREE: ("tasks test", "dags test")}
 SUDOERS = ROOT / "tests/airflow/own_sudoers.sh"
 STAGE_TIMEOUT_S = 240
+# A ledger's file is named after its process, and the commands are played in threads of this one.
+ONE_LEDGER = Lock()
 FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
 
 # How often sudo forks on its way to the user code, by what sudoers says of the user.
@@ -134,11 +137,12 @@ def play_command(name: str, release: Release, folder: Path) -> Path:
     """Trace one `airflow` command; pidtrail finds the database by itself."""
     home = folder / "home"
     home.mkdir()
-    ledger = Ledger(home)
     kind = Sequential2 if release.version == TWO else Airflow3
-    host = kind(release, ledger, DAGS)
-    host.prepare_home()
-    ledger.stop_all()
+    with ONE_LEDGER:
+        ledger = Ledger(home)
+        host = kind(release, ledger, DAGS)
+        host.prepare_home()
+        ledger.stop_all()
     argv = [str(release.python), str(release.command), *COMMANDS[name]]
     environ = host.environ()
     # 2.x starts its supervisor as `airflow`, from PATH.
