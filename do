@@ -303,10 +303,12 @@ test)
     # Here a test that cannot run has failed: no skip goes unseen.
     export REQUIRE="${REQUIRE-root,bpf,bcc,tracefs,postgres,airflow,mariadb,systemd}"
     lint
-    run_tests tests/unit
+    run_tests tests/unit -n 2
     say "installing Airflow 3 and Airflow 2, each into an environment of its own"
     $PYTHON -m demo.environment 3.3.2 2.11.2
-    run_tests tests --ignore=tests/unit
+    run_tests tests --ignore=tests/unit --ignore=tests/airflow
+    # Real Airflows wait more than they work, so two at a time; what they share is a group.
+    run_tests tests/airflow -n 2 --dist loadgroup
     ;;
 test-matrix)
     prepare "$TEST_NEEDS"
@@ -317,7 +319,7 @@ test-matrix)
 check)
     prepare
     lint
-    run_tests tests/unit "$@"
+    run_tests tests/unit -n 2 "$@"
     ;;
 lint)
     prepare

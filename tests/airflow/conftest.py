@@ -137,6 +137,19 @@ def play_plain(version: str, folder: Path) -> Session:
     return Session(version, recording, explain(recording), read_notes(home / "notes"), {}, 0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, where two processes share the tests, what reads one recording."""
+    for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        group = item.path.stem
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            version = item.callspec.params.get("session") or item.callspec.params.get("plain")
+            if version is not None and not hasattr(item.module, "session"):
+                group = f"session-{version}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @functools.cache
 def _played_once(version: str, base: Path) -> Session | str:
     folder = base / f"airflow-{version}"
