@@ -137,8 +137,13 @@ def play_plain(version: str, folder: Path) -> Session:
     return Session(version, recording, explain(recording), read_notes(home / "notes"), {}, 0)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where two processes share the tests, what reads one recording."""
+    """
+    Keep together, where two processes share the tests, what reads one recording.
+
+    Before xdist reads the groups, in a hook of the same name.
+    """
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
