@@ -233,7 +233,9 @@ def test_a_full_disk_is_said_and_the_session_goes_on(tmp_path: Path) -> None:
 
 def test_duration_ends_an_attached_session(tmp_path: Path) -> None:
     """A session on a running process ends by itself and leaves the process alone."""
-    sleeper = subprocess.Popen(["sleep", "60"])
+    # Of whom it traces it looks for an Airflow's logs, and this machine may have one.
+    elsewhere = os.environ | {"AIRFLOW_HOME": str(tmp_path / "none")}
+    sleeper = subprocess.Popen(["sleep", "60"], env=elsewhere)
     try:
         path = tmp_path / "session.db"
         done = trace(
