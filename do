@@ -307,8 +307,8 @@ test)
     say "installing Airflow 3 and Airflow 2, each into an environment of its own"
     $PYTHON -m demo.environment 3.3.2 2.11.2
     run_tests tests --ignore=tests/unit --ignore=tests/airflow
-    # Real Airflows wait more than they work, so two at a time; what they share is a group.
-    run_tests tests/airflow -n 2 --dist loadgroup
+    # Real Airflows wait more than they work, so two at a time.
+    run_tests tests/airflow -n 2
     ;;
 test-matrix)
     prepare "$TEST_NEEDS"

@@ -57,7 +57,10 @@ class Airflow3(AirflowHost):
 
     def version_settings(self) -> dict[str, str]:
         """One secret for scheduler and api-server, ports of our own, no DAG file read twice."""
+        # With sqlite3's own five seconds a writer that others keep from its turn, on a busy
+        # machine, gets "database is locked", and who asked the api-server a status 500.
         return {
+            "DATABASE__SQL_ALCHEMY_CONN": f"{self.database}?timeout=60",
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self._port}/execution/",
             "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{_USER}:admin",
             "API__HOST": "127.0.0.1",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from demo.airflow3 import database_url as sqlite_url
 from demo.airflow3 import migrated_template
@@ -29,6 +30,11 @@ from tests.airflow.releases import NEWEST, OLDER
 from tests.airflow.tracing import EXPLAIN_TIMEOUT_S, PIDTRAIL, explain, trace
 
 SESSION_TIMEOUT_S = 300
+# The files whose tests read `session` or `plain` of this module.
+SESSION_READERS = {
+    *("test_children", "test_claims", "test_examples", "test_killers", "test_processes"),
+    *("test_runners", "test_verdicts", "test_versions"),
+}
 FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
 
 
@@ -137,22 +143,26 @@ def play_plain(version: str, folder: Path) -> Session:
     return Session(version, recording, explain(recording), read_notes(home / "notes"), {}, 0)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class TwoAtATime(LoadScopeScheduling):
     """
-    Keep together, where two processes share the tests, what reads one recording.
+    Which tests the processes of `-n 2` take together: those that read one recording.
 
-    Before xdist reads the groups, in a hook of the same name.
+    xdist's own `loadgroup` writes the group into `item._nodeid`, which pytest 9.2
+    does not read.
     """
-    for item in items:
-        if Path(__file__).parent not in item.path.parents:
-            continue
-        group = item.path.stem
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            version = item.callspec.params.get("session") or item.callspec.params.get("plain")
-            if version is not None and not hasattr(item.module, "session"):
-                group = f"session-{version}"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return the group of a test: its file, or the version whose session it reads."""
+        file, _, name = nodeid.partition("::")
+        if Path(file).stem not in SESSION_READERS:
+            return file
+        return next((version for version in (*NEWEST, *OLDER) if version in name), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TwoAtATime:
+    """Let real Airflows be shared out between processes by what they are played for."""
+    return TwoAtATime(config, log)
 
 
 @functools.cache
