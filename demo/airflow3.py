@@ -60,7 +60,11 @@ class Airflow3(AirflowHost):
         # With sqlite3's own five seconds a writer that others keep from its turn, on a busy
         # machine, gets "database is locked", and who asked the api-server a status 500.
         return {
-            "DATABASE__SQL_ALCHEMY_CONN": f"{self.database}?timeout=60",
+            "DATABASE__SQL_ALCHEMY_CONN": f"{self.database}?timeout=15",
+            # More than the 40 threads in which the api-server serves (anyio's default). With
+            # the default of 5 and 10 more, sixteen tasks that start at once can take all of
+            # both, each waiting for the other: no answer for thirty seconds (pool_timeout).
+            "DATABASE__SQL_ALCHEMY_POOL_SIZE": "50",
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self._port}/execution/",
             "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{_USER}:admin",
             "API__HOST": "127.0.0.1",
@@ -86,7 +90,11 @@ class Airflow3(AirflowHost):
     def prepare_home(self) -> None:
         """Make folders, a migrated database, and the password of our one user."""
         super().prepare_home()
-        shutil.copyfile(migrated_template(self._release), self.home / "airflow.db")
+        database = self.home / "airflow.db"
+        shutil.copyfile(migrated_template(self._release), database)
+        # Kept in the file: readers do not wait for a writer, nor it for them.
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
         passwords = self.home / _PASSWORDS
         passwords.touch(mode=0o600)
         passwords.write_text(json.dumps({_USER: self._password}))

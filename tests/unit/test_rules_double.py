@@ -192,6 +192,18 @@ def test_a_limit_that_had_not_passed_is_not_why(waited: float, code: str) -> Non
     assert story.verdict(1).code == code
 
 
+@pytest.mark.parametrize(("waited", "code"), [(2, "retry"), (7, "heartbeat-timeout")])
+def test_a_short_limit_runs_from_the_last_heartbeat(waited: float, code: str) -> None:
+    """The last heartbeat may be five seconds older than its sender's end, whatever the limit."""
+    story = Airflow2().start("1", 3).report(ref(), "running", "runner1")
+    story.exit("runner1", signal.SIGKILL).exit("supervisor1", signal.SIGKILL).wait(waited)
+    story.fact(ref(), "log", "heartbeat timeout", extra=LIMIT.replace("300", "8"))
+    story.report(ref(), "up_for_retry", "runner1")
+    story.start("2", 4, log=2).report(ref(2), "running", "runner2").exit("runner2")
+
+    assert story.verdict(1).code == code
+
+
 def test_a_heartbeat_timeout_of_a_later_try_is_not_this_ones() -> None:
     """The audit row names no try in 2.x: it counts for who ran when it was written."""
     story = three().exit("runner", FAILED).report(ref(1, uuid(1)), "up_for_retry", "runner")

@@ -34,6 +34,9 @@ HEARTBEAT_TIMEOUT: Final = "heartbeat timeout"
 """Audit name (log.event) of the scheduler's purge (scheduler_job_runner.py, 2.10 and 3.x)."""
 LIMIT: Final = re.compile(r"\(([0-9]{1,9})(?:\.[0-9]{1,9})? seconds\)")
 """The limit in the `extra` of that row."""
+HEARTBEAT_NS: Final = 5 * NS_PER_SECOND
+"""How long before its sender's end the last heartbeat may have been: [scheduler] job_heartbeat_sec
+of 2.x, [workers] min_heartbeat_interval of 3.x; both are 5 s unless set."""
 TOGETHER_NS: Final = 5_000_000_000
 """A runner that ends this soon around its worker's end went down with it."""
 
@@ -106,8 +109,9 @@ def is_premature(case: Case, fact: AirflowFact) -> bool:
     ends = [ns for ns in (node.ended_ns, *gone) if ns is not None]
     at_ns = case.boot_ns(fact.at) or fact.ts_boot_ns
     heard_ns = min((ns for ns in ends if ns <= at_ns), default=None)
+    limit_ns = int(limit[1]) * NS_PER_SECOND
     # Nobody sends a heartbeat for a dead process, and a dead supervisor sends none.
-    return heard_ns is not None and at_ns - heard_ns < int(limit[1]) * NS_PER_SECOND * 9 // 10
+    return heard_ns is not None and at_ns - heard_ns < limit_ns - max(limit_ns // 10, HEARTBEAT_NS)
 
 
 def orphan_reset(case: Case) -> Finding | None:
