@@ -8,6 +8,8 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from pidtrail.errors import SourceUnavailable
 from pidtrail.sources import bcc_program, host
 from pidtrail.sources.bcc_arguments import HOOKS, Arguments, fields
 from pidtrail.sources.btf import Btf, BtfError
+from pidtrail.sources.procdir import PF_EXITING, ProcDirectory, Stat
 from pidtrail.sources.reorder import Reorder
 
 
@@ -288,3 +291,25 @@ def test_window_holds_what_may_still_be_overtaken() -> None:
     assert window.pop(100) == ["a", "b", "c"]
     assert window.pop(104) == []
     assert window.pop(105) == ["late"]
+
+
+@pytest.mark.parametrize("ended", ["Z", None])
+def test_who_is_ending_is_waited_for(tmp_path: Path, ended: str | None) -> None:
+    """Between sched_process_exit and its death a process looks alive; then it is dead or gone."""
+    exiting = Stat("sh", "R", 1, 1, 1, 700, PF_EXITING)
+    dead = None if ended is None else exiting._replace(state=ended)
+    shown = iter([exiting, exiting, dead])
+    source = arguments(tmp_path)
+    source.proc = cast("ProcDirectory", SimpleNamespace(stat=lambda _pid: next(shown)))
+
+    assert source.settled(7, exiting) is dead
+
+
+def test_who_goes_on_living_is_not_waited_for(tmp_path: Path) -> None:
+    """Near miss: a process that is not ending is looked at once."""
+    living = Stat("sh", "S", 1, 1, 1, 700, 0)
+    shown = iter([living])
+    source = arguments(tmp_path)
+    source.proc = cast("ProcDirectory", SimpleNamespace(stat=lambda _pid: next(shown)))
+
+    assert source.settled(7, living) is living

@@ -43,6 +43,7 @@ HOOKS: Final[dict[str, tuple[str, frozenset[str]]]] = {
 FIELD: Final = re.compile(r"^\tfield:.*?(\w+)(?:\[\w*\])?;", re.MULTILINE)
 TRACKED: Final = struct.Struct("=QQII")
 SUSPENDED_NS: Final = 10_000_000
+ENDING_S: Final = 0.2
 U64: Final = struct.Struct("=Q")
 E = TypeVar("E", bound=Event)
 
@@ -177,7 +178,7 @@ class Arguments:
                 # It was born under our eyes, and its birth is on the way.
                 return False
             # It may have ended, and the number be another's, before the program knew of it.
-            now = self.proc.stat(pid)
+            now = self.settled(pid, stat)
             alive = now is not None and now.start_ticks == stat.start_ticks and not now.dead
             if not alive and subtree.delete(key(pid)):
                 if now is None or now.start_ticks != stat.start_ticks:
@@ -191,6 +192,27 @@ class Arguments:
         else:
             self.members[pid] = member
         return True
+
+    def settled(self, pid: int, stat: Stat) -> Stat | None:
+        """
+        Return what has become of a process that was just made known to the program.
+
+        Who is ending is waited for: only when it is dead is it certain that its
+        sched_process_exit is past, and by whether it is still known to the program
+        that it came before. A first thread may end long before the others.
+        """
+        give_up = time.monotonic() + ENDING_S
+        now = self.proc.stat(pid)
+        while (
+            now is not None
+            and now.start_ticks == stat.start_ticks
+            and now.exiting
+            and not now.dead
+            and time.monotonic() < give_up
+        ):
+            time.sleep(ENDING_S / 200)
+            now = self.proc.stat(pid)
+        return now
 
     def snapshot(self) -> list[Event]:
         """Return who is traced now, and the first time also who ended since `attach` found it."""

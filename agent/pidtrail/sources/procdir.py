@@ -21,6 +21,8 @@ STAT_BYTES: Final = 4096
 TEXT_BYTES: Final = 16_384
 LAST_FIELD: Final = 19
 """`starttime` is field 22 of proc_pid_stat(5), 19 after `state`."""
+PF_EXITING: Final = 0x4
+"""In `flags`, field 9 (include/linux/sched.h)."""
 
 
 class Stat(NamedTuple):
@@ -32,6 +34,17 @@ class Stat(NamedTuple):
     session: int
     threads: int
     start_ticks: int
+    flags: int
+
+    @property
+    def exiting(self) -> bool:
+        """
+        Whether its first thread has begun to end, and perhaps the process with it.
+
+        PF_EXITING is set before sched_process_exit is raised, and the state
+        becomes Z or X only after it (kernel/exit.c do_exit).
+        """
+        return bool(self.flags & PF_EXITING)
 
     @property
     def dead(self) -> bool:
@@ -93,6 +106,7 @@ class ProcDirectory:
                 int(fields[3]),
                 int(fields[17]),
                 int(fields[LAST_FIELD]),
+                int(fields[6]),
             )
         except (IndexError, ValueError):
             self.troubles["stat: empty" if not raw else "stat: not as proc_pid_stat(5) says"] += 1
