@@ -3,9 +3,9 @@ Examples of verdicts from real runs, for docs/verdicts.md.
 
     .venv/bin/python -m tests.airflow.examples FOLDER...
 
-reads `verdicts.json` of the folders that the session of these tests has left (its
-base folder's `airflow-VERSION`), and writes docs/examples.json anew for the codes
-that they yield; examples of other codes stay. Then make the page:
+reads `verdicts.json` of the folders that these tests have left in pytest's base folder
+(`airflow-VERSION`, `held-VERSION`, `celery-VERSION`), and writes docs/examples.json anew for
+the codes that they yield; examples of other codes stay. Then make the page:
 `.venv/bin/python -m tests.unit.verdicts_page`.
 """
 
@@ -23,19 +23,20 @@ FILE: Final = Path(__file__).resolve().parents[2] / "docs/examples.json"
 
 
 class Played(msgspec.Struct, frozen=True):
-    """A case whose verdict is shown: what was done in it, on which major version."""
+    """A DAG whose verdict is shown: what was done in it, on which major version and stage."""
 
-    case: str
+    dag_id: str
     major: str
     done: str
     try_number: int = 1
+    stage: str = "airflow"
 
 
 class Example(msgspec.Struct, frozen=True):
     """What one real run was judged to be."""
 
     airflow: str
-    case: str
+    dag_id: str
     done: str
     outcome: str
     confidence: str
@@ -44,25 +45,64 @@ class Example(msgspec.Struct, frozen=True):
 
 PLAYED: Final = {
     "match": Played(
-        "set_state", "3", "A user marked a running task as failed; the task ignored SIGTERM."
+        "case_set_state", "3", "A user marked a running task as failed; the task ignored SIGTERM."
     ),
-    "retry": Played("kill_runner", "3", "The task's process got SIGKILL; retries=1."),
-    "clear": Played("cleared", "3", "A user cleared the task while it ran."),
-    "reschedule": Played("reschedule", "3", "A sensor in mode reschedule poked three times."),
-    "deferral": Played("deferral", "3", "The task deferred itself and was resumed."),
-    "orphaned-still-running": Played("kill_supervisor", "2", "The supervisor got SIGKILL."),
+    "retry": Played("case_kill_runner", "3", "The task's process got SIGKILL; retries=1."),
+    "clear": Played("case_cleared", "3", "A user cleared the task while it ran."),
+    "reschedule": Played("case_reschedule", "3", "A sensor in mode reschedule poked three times."),
+    "deferral": Played("case_deferral", "3", "The task deferred itself and was resumed."),
+    "orphaned-still-running": Played("case_kill_supervisor", "2", "The supervisor got SIGKILL."),
     "aborted-start": Played(
-        "refused", "3", "A user marked the task as failed while it was queued."
+        "case_refused", "3", "A user marked the task as failed while it was queued."
     ),
-    "impersonation": Played("own_user", "2", "run_as_user names the user that Airflow runs as."),
+    "impersonation": Played(
+        "case_own_user", "2", "run_as_user names the user that Airflow runs as."
+    ),
     "died-unrecorded": Played(
-        "unrecorded", "2", "The task's process got SIGKILL while it read the DAG file."
+        "case_unrecorded", "2", "The task's process got SIGKILL while it read the DAG file."
     ),
     "undetermined": Played(
-        "row_pid", "3", "Somebody wrote PID 99999 into the row of the running task."
+        "case_row_pid", "3", "Somebody wrote PID 99999 into the row of the running task."
+    ),
+    "orphan-reset": Played(
+        "case_reset",
+        "2",
+        "The scheduler got SIGKILL while the task ran; another was started 5.5 s later, with "
+        "scheduler_health_check_threshold=5.",
+        stage="held",
+    ),
+    "heartbeat-timeout": Played(
+        "case_chain",
+        "3",
+        "The supervisor and the task's process got SIGKILL; task_instance_heartbeat_timeout=8.",
+        stage="held",
+    ),
+    "concurrent-duplicate": Played(
+        "case_unheard",
+        "2",
+        "The supervisor got SIGKILL and its task went on; scheduler_zombie_task_threshold=8.",
+        try_number=2,
+        stage="held",
+    ),
+    "stale-executor-event": Played(
+        "case_late",
+        "3",
+        "A worker was stopped between the end of a poke and its word on it, until the next ran.",
+        stage="held",
+    ),
+    "worker-restart": Played(
+        "celery_restart",
+        "3",
+        "All processes of a Celery worker got SIGTERM while it ran the task; retries=1.",
+        stage="celery",
     ),
 }
-"""By verdict code. Every one of them is a case of the session, and a test says so."""
+"""By verdict code. Every one of them is played again by a test of its stage."""
+
+
+def of_stage(stage: str) -> list[str]:
+    """Return the verdict codes whose example is played on a stage."""
+    return [code for code, played in PLAYED.items() if played.stage == stage]
 
 
 def examples() -> dict[str, Example]:
@@ -76,10 +116,23 @@ def chosen(verdicts: list[Verdict], played: Played) -> Verdict | None:
         (
             v
             for v in verdicts
-            if v.task.dag_id == f"case_{played.case}" and v.task.try_number == played.try_number
+            if (v.task.dag_id, v.task.try_number) == (played.dag_id, played.try_number)
         ),
         None,
     )
+
+
+def assert_shown(code: str, verdicts: list[Verdict], version: str) -> None:
+    """Prove that what was done leads to that code, and that the page has it from such a run."""
+    played, kept = PLAYED[code], examples()[code]
+    if not version.startswith(f"{played.major}."):
+        # The other version's session proves it; the page says which that is.
+        assert kept.airflow.startswith(f"{played.major}.")
+        return
+    verdict = chosen(verdicts, played)
+    assert verdict is not None
+    assert (verdict.code, verdict.outcome) == (code, kept.outcome)
+    assert (kept.airflow, kept.done) == (version, played.done)
 
 
 def taken(folders: list[Path]) -> dict[str, Example]:
@@ -87,17 +140,18 @@ def taken(folders: list[Path]) -> dict[str, Example]:
     found = examples() if FILE.exists() else {}
     for folder in folders:
         report = msgspec.json.decode((folder / "verdicts.json").read_bytes(), type=Report)
-        version = folder.name.removeprefix("airflow-")
+        stage, _, version = folder.name.partition("-")
         for code, played in PLAYED.items():
             verdict = chosen(report.verdicts, played)
             if (
-                version.startswith(f"{played.major}.")
+                stage == played.stage
+                and version.startswith(f"{played.major}.")
                 and verdict is not None
                 and verdict.code == code
             ):
                 found[code] = Example(
                     version,
-                    played.case,
+                    played.dag_id,
                     played.done,
                     verdict.outcome,
                     verdict.confidence,

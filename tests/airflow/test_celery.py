@@ -28,6 +28,7 @@ from pidtrail.events import Event, Observed, TaskReported, Title
 from pidtrail.sources.replay import Replay
 from pidtrail.verdict.model import ProcessReport, Verdict
 from tests.airflow.conftest import FAILURES
+from tests.airflow.examples import assert_shown, of_stage
 from tests.airflow.tracing import explain, trace
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
@@ -322,3 +323,9 @@ def test_the_lines_of_workers_and_schedulers_are_known(session: Session) -> None
         *("celery-shutdown", "celery-adopted"),
         *(() if session.is_2 else ("celery-redelivered",)),
     }
+
+
+@pytest.mark.parametrize("code", of_stage("celery"))
+def test_example_has_the_verdict_that_it_stands_for(session: Session, code: str) -> None:
+    """What the page of verdicts shows of this stage is what is played here."""
+    assert_shown(code, session.verdicts, session.version)

@@ -21,6 +21,7 @@ from demo.postgres import database_url as postgres_url
 from demo.processes import StageError
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
+from tests.airflow.examples import assert_shown, of_stage
 from tests.airflow.held_driver import UNREAPED_FOR_S
 from tests.airflow.tracing import PIDTRAIL, explain, trace
 
@@ -366,3 +367,9 @@ def codes_of(held: Held, message: str) -> set[tuple[str | None, int | None, str]
         (one["task"]["dag_id"], one["task"]["try_number"], one["code"])
         for one in json.loads(told)["report"]["verdicts"]
     }
+
+
+@pytest.mark.parametrize("code", of_stage("held"))
+def test_example_has_the_verdict_that_it_stands_for(held: Held, code: str) -> None:
+    """What the page of verdicts shows of this stage is what is played here."""
+    assert_shown(code, held.report.verdicts, held.version)
