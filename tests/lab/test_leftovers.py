@@ -69,6 +69,13 @@ def of_owner(owner: str) -> list[str]:
     ]
 
 
+def mark_of(process: subprocess.Popen[bytes]) -> str:
+    """Return what the children and cgroups of a running lab are marked with."""
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return f"{namespace}-{process.pid}-{fields[19]}"
+
+
 def test_a_killed_lab_is_cleaned_up_after() -> None:
     """Who waits goes by itself; who is stopped or frozen cannot, until the next lab starts."""
     with held() as (process, what):
@@ -110,9 +117,7 @@ def test_killed_at_any_moment_nothing_is_left(moment: float) -> None:
     """However far it got: after the next sweep nothing bears its mark."""
     process = subprocess.Popen(LAB, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(moment + random.random() / 5)
-    namespace = Path("/proc/self/ns/pid").stat().st_ino
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    owner = f"{namespace}-{process.pid}-{fields[19]}"
+    owner = mark_of(process)
     process.kill()
     process.wait()
 
@@ -152,7 +157,8 @@ def test_an_abandoned_mark_is_swept() -> None:
 def test_an_interrupted_lab_leaves_nothing() -> None:
     """Ctrl-C ends it with 130, after it has cleaned up."""
     process = subprocess.Popen(LAB, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(1.2)
+    owner = mark_of(process)
+    assert eventually(lambda: of_owner(owner) != [])
     process.send_signal(signal.SIGINT)
 
     assert process.wait(20) == 130

@@ -11,6 +11,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
+import threading
+from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +54,29 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_iter_create": (c_int, [c_int]),
     "libbpf_set_print": (c_void_p, [PRINT_FUNCTION]),
 }
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """
+    Raise KeyboardInterrupt after a call into libbpf, not in what libbpf calls back.
+
+    ctypes drops what a callback raises, and one that came while the kernel verified
+    a program would be raised in the next message. Who handles SIGINT otherwise is
+    left alone, as is any thread but the first, in which alone Python handles signals.
+    """
+    first = threading.current_thread() is threading.main_thread()
+    if not first or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if came:
+            raise KeyboardInterrupt
 
 
 class Library:
@@ -103,7 +129,8 @@ class BpfObject:
         self.so = library.so
         self.name = path.name
         self.links: list[int] = []
-        self.handle: int | None = self.so.bpf_object__open_file(os.fsencode(path), None)
+        with interrupts_held():
+            self.handle: int | None = self.so.bpf_object__open_file(os.fsencode(path), None)
         if not self.handle:
             raise library.failed(f"cannot open {path}")
 
@@ -163,7 +190,8 @@ class BpfObject:
 
     def load(self) -> None:
         """Let the kernel verify and take the programs."""
-        code = self.so.bpf_object__load(self.handle)
+        with interrupts_held():
+            code = self.so.bpf_object__load(self.handle)
         if code:
             raise self.library.failed(f"the kernel does not take {self.name}", code)
 
@@ -179,10 +207,11 @@ class BpfObject:
         for name, program in self.programs():
             if name == "walk_tasks":
                 continue
-            link = self.so.bpf_program__attach(program)
-            if not link:
-                raise self.library.failed(f"cannot attach {name} of {self.name}")
-            self.links.append(link)
+            with interrupts_held():
+                link = self.so.bpf_program__attach(program)
+                if not link:
+                    raise self.library.failed(f"cannot attach {name} of {self.name}")
+                self.links.append(link)
 
     def lost_links(self) -> int:
         """Return how many of our links the kernel does not know any more."""
@@ -197,7 +226,8 @@ class BpfObject:
     def iterate(self, program_name: str) -> bytes:
         """Run an iterator program once over all tasks and return what it wrote."""
         program = self.so.bpf_object__find_program_by_name(self.handle, program_name.encode())
-        link = self.so.bpf_program__attach_iter(program, None)
+        with interrupts_held():
+            link = self.so.bpf_program__attach_iter(program, None)
         if not link:
             raise self.library.failed(f"cannot attach {program_name}")
         try:
