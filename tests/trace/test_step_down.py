@@ -39,8 +39,16 @@ class Kept:
 
 @pytest.fixture
 def shell() -> Iterator[subprocess.Popen[str]]:
-    """Return a shell that runs what it is told."""
-    process = subprocess.Popen(["sh"], stdin=subprocess.PIPE, text=True)
+    """
+    Return a shell that runs what it is told.
+
+    It has answered once. Popen returns when execve closes its pipe (fs/exec.c
+    begin_new_exec), which is before the connector tells of that exec (proc_exec_connector).
+    """
+    process = subprocess.Popen(["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    tell(process, "echo here")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
     yield process
     process.kill()
     process.communicate()
