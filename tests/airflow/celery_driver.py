@@ -22,7 +22,7 @@ from typing import Any
 from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost, free_ports
-from demo.environment import InstallError, install, say
+from demo.environment import Release, say
 from demo.processes import (
     Identity,
     Ledger,
@@ -31,12 +31,12 @@ from demo.processes import (
     identity_of,
     is_alive,
     send_signal,
-    stop_on_signals,
     wait_until,
 )
 from demo.redis import Redis
 from demo.witness import Note
 from pidtrail.airflow.running import airflow_roots
+from tests.airflow.performance import perform
 
 DAGS = Path(__file__).with_name("celery_dags")
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
@@ -268,38 +268,18 @@ def stop_as_systemd_does(host: AirflowHost, worker: Piece) -> None:
     host.ended_on_purpose(worker)
 
 
-def main(version: str, home: Path, result: Path, port: int | None) -> int:
-    """Play, stop everything, write the result; status as the module says."""
-    stop_on_signals()
-    try:
-        release = install(version)
-        home.mkdir(parents=True)
-        ledger = Ledger(home)
-        redis = Redis(ledger, *free_ports(1))
-        host: AirflowHost
-        if version.startswith("2."):
-            host = Airflow2(release, ledger, DAGS, port=port)
-        else:
-            host = Airflow3(release, ledger, DAGS)
-        host.settings |= settings_of(redis.url)
-        try:
-            redis.start()
-            done = play(Play(host, redis, version[0]))
-        finally:
-            ledger.stop_all()
-    except (StageError, InstallError) as error:
-        say(f"Airflow {version}: {error}")
-        return 1
-    result.write_text(json.dumps(done, indent=1))
-    return 0
+def on_stage(release: Release, ledger: Ledger, port: int | None) -> dict[str, object]:
+    """Play all cases on a release, with a broker of its own."""
+    redis = Redis(ledger, *free_ports(1))
+    host: AirflowHost
+    if release.version.startswith("2."):
+        host = Airflow2(release, ledger, DAGS, port=port)
+    else:
+        host = Airflow3(release, ledger, DAGS)
+    host.settings |= settings_of(redis.url)
+    redis.start()
+    return play(Play(host, redis, release.version[0]))
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(
-            sys.argv[1],
-            Path(sys.argv[2]).resolve(),
-            Path(sys.argv[3]).resolve(),
-            int(sys.argv[4]) if len(sys.argv) > 4 else None,
-        )
-    )
+    sys.exit(perform(on_stage))

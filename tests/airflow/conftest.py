@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,16 +17,12 @@ import msgspec
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from demo.airflow3 import database_url as sqlite_url
-from demo.airflow3 import migrated_template
-from demo.airflow_host import free_ports
 from demo.environment import InstallError, install, provide
-from demo.postgres import database_url as postgres_url
 from demo.processes import StageError
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Verdict
 from tests.airflow.releases import NEWEST, OLDER
-from tests.airflow.tracing import EXPLAIN_TIMEOUT_S, PIDTRAIL, explain, trace
+from tests.airflow.tracing import EXPLAIN_TIMEOUT_S, PIDTRAIL, explain, trace_driver
 
 SESSION_TIMEOUT_S = 300
 # The files whose tests read `session` or `plain` of this module.
@@ -103,25 +98,15 @@ def exported(recording: Path) -> list[dict[str, Any]]:
 
 def play(version: str, folder: Path) -> Session:
     """Trace all cases on one Airflow; explain the recording. Raises one of `FAILURES`."""
-    release = install(version)
-    home, result = folder / "home", folder / "result.json"
-    driver = [sys.executable, "-m", "tests.airflow.driver", version, str(home), str(result)]
-    if version.startswith("2."):
-        (port,) = free_ports(1)
-        database = postgres_url(port)
-        driver.append(str(port))
-    else:
-        migrated_template(release)
-        database = sqlite_url(home)
-    recording = trace(
-        folder, driver, "--migrations", "--airflow-db", database, timeout_s=SESSION_TIMEOUT_S
+    recording = trace_driver(
+        "driver", install(version), folder, "--migrations", timeout_s=SESSION_TIMEOUT_S
     )
-    played = json.loads(result.read_bytes())
+    played = json.loads((folder / "result.json").read_bytes())
     return Session(
         version=version,
         recording=recording,
         verdicts=explain(recording),
-        notes=read_notes(home / "notes"),
+        notes=read_notes(folder / "home/notes"),
         kills=played["kills"],
         flips=played["flips"],
     )
@@ -129,18 +114,9 @@ def play(version: str, folder: Path) -> Session:
 
 def play_plain(version: str, folder: Path) -> Session:
     """Trace ordinary task runs on an older release; raises one of `FAILURES`."""
-    home = folder / "home"
-    driver = [sys.executable, "-m", "tests.airflow.versions_driver", version, str(home)]
     provide(OLDER[version])
-    if version.startswith("2."):
-        (port,) = free_ports(1)
-        database = postgres_url(port)
-        driver.append(str(port))
-    else:
-        migrated_template(OLDER[version])
-        database = sqlite_url(home)
-    recording = trace(folder, driver, "--airflow-db", database, timeout_s=SESSION_TIMEOUT_S)
-    return Session(version, recording, explain(recording), read_notes(home / "notes"), {}, 0)
+    recording = trace_driver("versions_driver", OLDER[version], folder, timeout_s=SESSION_TIMEOUT_S)
+    return Session(version, recording, explain(recording), read_notes(folder / "home/notes"), {}, 0)
 
 
 class TwoAtATime(LoadScopeScheduling):

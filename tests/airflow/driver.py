@@ -10,7 +10,6 @@ nothing was left running, else 1 and one line.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost
-from demo.environment import InstallError, install, say
+from demo.environment import Release, say
 from demo.processes import (
     Identity,
     Ledger,
@@ -29,11 +28,11 @@ from demo.processes import (
     is_alive,
     own_identity,
     send_signal,
-    stop_on_signals,
     wait_until,
 )
 from demo.stage import Flips, flip_affinity
 from tests.airflow import endings
+from tests.airflow.performance import perform
 
 DAGS = Path(__file__).with_name("dags")
 RUN_ID = "test"
@@ -146,37 +145,17 @@ def play(host: AirflowHost, major: str) -> dict[str, object]:
     }
 
 
-def main(version: str, home: Path, result: Path, port: int | None) -> int:
-    """Play, stop everything, write the result; status as the module says."""
-    stop_on_signals()
-    try:
-        release = install(version)
-        home.mkdir(parents=True)
-        ledger = Ledger(home)
-        host: AirflowHost
-        if version.startswith("2."):
-            host = Airflow2(
-                release, ledger, DAGS, parallelism=PARALLELISM, with_triggerer=True, port=port
-            )
-        else:
-            host = Airflow3(release, ledger, DAGS, parallelism=PARALLELISM, with_triggerer=True)
-        try:
-            done = play(host, version.partition(".")[0])
-        finally:
-            ledger.stop_all()
-    except (StageError, InstallError) as error:
-        say(f"Airflow {version}: {error}")
-        return 1
-    result.write_text(json.dumps(done, indent=1))
-    return 0
+def on_stage(release: Release, ledger: Ledger, port: int | None) -> dict[str, object]:
+    """Play all cases on a release."""
+    host: AirflowHost
+    if release.version.startswith("2."):
+        host = Airflow2(
+            release, ledger, DAGS, parallelism=PARALLELISM, with_triggerer=True, port=port
+        )
+    else:
+        host = Airflow3(release, ledger, DAGS, parallelism=PARALLELISM, with_triggerer=True)
+    return play(host, release.version.partition(".")[0])
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(
-            sys.argv[1],
-            Path(sys.argv[2]).resolve(),
-            Path(sys.argv[3]).resolve(),
-            int(sys.argv[4]) if len(sys.argv) > 4 else None,
-        )
-    )
+    sys.exit(perform(on_stage))

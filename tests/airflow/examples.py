@@ -4,9 +4,9 @@ Examples of verdicts from real runs, for docs/verdicts.md.
     .venv/bin/python -m tests.airflow.examples FOLDER...
 
 reads `verdicts.json` of the folders that these tests have left in pytest's base folder
-(`airflow-VERSION`, `held-VERSION`, `celery-VERSION`), and writes docs/examples.json anew for
-the codes that they yield; examples of other codes stay. Then make the page:
-`.venv/bin/python -m tests.unit.verdicts_page`.
+(`airflow-VERSION`, `held-VERSION`, `celery-VERSION`, `containers-VERSION`), and writes
+docs/examples.json anew for the codes that they yield; examples of other codes stay. Then
+make the page: `.venv/bin/python -m tests.unit.verdicts_page`.
 """
 
 from __future__ import annotations
@@ -89,6 +89,18 @@ PLAYED: Final = {
         "3",
         "A worker was stopped between the end of a poke and its word on it, until the next ran.",
         stage="held",
+    ),
+    "match-via-namespace": Played(
+        "case_pod_1",
+        "3",
+        "The task ran in a PID namespace and a cgroup as kubelet makes them; pidtrail ran outside.",
+        stage="containers",
+    ),
+    "pid-reused": Played(
+        "case_lost",
+        "3",
+        "Supervisor and task got SIGKILL where kernel.pid_max is 400, and the numbers went round.",
+        stage="containers",
     ),
     "worker-restart": Played(
         "celery_restart",

@@ -25,7 +25,7 @@ from pathlib import Path
 from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost
-from demo.environment import InstallError, install, say
+from demo.environment import Release, say
 from demo.processes import (
     Identity,
     Ledger,
@@ -33,9 +33,9 @@ from demo.processes import (
     identity_of,
     is_alive,
     send_signal,
-    stop_on_signals,
     wait_until,
 )
+from tests.airflow.performance import perform
 
 DAGS = Path(__file__).with_name("held_dags")
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
@@ -310,32 +310,12 @@ def stopped(*processes: Identity) -> Iterator[None]:
             send_signal(process, signal.SIGCONT)
 
 
-def main(version: str, home: Path, result: Path, port: int | None) -> int:
-    """Play, stop everything, write the result; status as the module says."""
-    stop_on_signals()
-    is_2 = version.startswith("2.")
-    try:
-        release = install(version)
-        home.mkdir(parents=True)
-        ledger = Ledger(home)
-        host = Hasty2(release, ledger, DAGS, port=port) if is_2 else Hasty3(release, ledger, DAGS)
-        try:
-            done = Play(host, is_2=is_2).play()
-        finally:
-            ledger.stop_all()
-    except (StageError, InstallError) as error:
-        say(f"Airflow {version}: {error}")
-        return 1
-    result.write_text(json.dumps(done, indent=1))
-    return 0
+def on_stage(release: Release, ledger: Ledger, port: int | None) -> dict[str, object]:
+    """Play all cases on a release."""
+    is_2 = release.version.startswith("2.")
+    host = Hasty2(release, ledger, DAGS, port=port) if is_2 else Hasty3(release, ledger, DAGS)
+    return Play(host, is_2=is_2).play()
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(
-            sys.argv[1],
-            Path(sys.argv[2]).resolve(),
-            Path(sys.argv[3]).resolve(),
-            int(sys.argv[4]) if len(sys.argv) > 4 else None,
-        )
-    )
+    sys.exit(perform(on_stage))

@@ -10,18 +10,13 @@ from __future__ import annotations
 import functools
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from demo.airflow3 import database_url as sqlite_url
-from demo.airflow3 import migrated_template
-from demo.airflow_host import free_ports
 from demo.environment import install
-from demo.postgres import database_url as postgres_url
 from demo.witness import Note, read_notes
 from pidtrail.airflow.messages import readings
 from pidtrail.events import Event, Observed, TaskReported, Title
@@ -29,7 +24,7 @@ from pidtrail.sources.replay import Replay
 from pidtrail.verdict.model import ProcessReport, Verdict
 from tests.airflow.conftest import FAILURES
 from tests.airflow.examples import assert_shown, of_stage
-from tests.airflow.tracing import explain, trace
+from tests.airflow.tracing import explain, trace_driver
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
 
@@ -100,23 +95,13 @@ class Session(NamedTuple):
 
 def play(version: str, folder: Path) -> Session:
     """Trace all cases on one Airflow with Celery; raises one of `FAILURES`."""
-    release = install(version)
-    home, result = folder / "home", folder / "result.json"
-    driver = [sys.executable, "-m", "tests.airflow.celery_driver", version, str(home), str(result)]
-    if version.startswith("2."):
-        (port,) = free_ports(1)
-        database = postgres_url(port)
-        driver.append(str(port))
-    else:
-        migrated_template(release)
-        database = sqlite_url(home)
-    recording = trace(folder, driver, "--airflow-db", database, timeout_s=SESSION_TIMEOUT_S)
+    recording = trace_driver("celery_driver", install(version), folder, timeout_s=SESSION_TIMEOUT_S)
     return Session(
         version,
         folder,
         explain(recording),
-        read_notes(home / "notes"),
-        json.loads(result.read_bytes()),
+        read_notes(folder / "home/notes"),
+        json.loads((folder / "result.json").read_bytes()),
     )
 
 

@@ -27,6 +27,7 @@ from demo.processes import clear_leftovers
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
 from tests.airflow.conftest import FAILURES
+from tests.airflow.examples import assert_shown, of_stage
 from tests.contract.story import own_pid_max
 
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
@@ -148,23 +149,23 @@ def play(folder: Path) -> Stage:
                 trace.wait()
     if status or trace.returncode or not result.exists():
         pytest.fail(f"status {status}, {trace.returncode}: {log.read_text()}", pytrace=False)
+    told = {
+        where: ran("explain", str(home / f"{where}.db"), "--json")
+        for where in ("host", "node-1", "airflow-0")
+    }
+    (folder / "verdicts.json").write_bytes(told["host"])  # for tests.airflow.examples
     return Stage(
         home,
         json.loads(result.read_bytes()),
         read_notes(home / "notes"),
-        {
-            where: msgspec.json.decode(
-                ran("explain", str(home / f"{where}.db"), "--json"), type=Report
-            )
-            for where in ("host", "node-1", "airflow-0")
-        },
+        {where: msgspec.json.decode(text, type=Report) for where, text in told.items()},
     )
 
 
 @functools.cache
 def played_once(base: Path) -> Stage | str:
     """Return the stage, or why there is none; tests must not wait for a failure again."""
-    folder = base / "containers"
+    folder = base / f"containers-{VERSION}"
     folder.mkdir()
     try:
         return play(folder)
@@ -325,6 +326,12 @@ def test_the_token_of_a_workload_is_in_no_recording(stage: Stage) -> None:
         assert words
         assert {w[w.index("--json-string") + 1] for w in words} == {"[redacted]"}
         assert token[:40].encode() not in stage.log(where)
+
+
+@pytest.mark.parametrize("code", of_stage("containers"))
+def test_example_has_the_verdict_that_it_stands_for(stage: Stage, code: str) -> None:
+    """What the page of verdicts shows of this stage is what is played here."""
+    assert_shown(code, stage.reports["host"].verdicts, VERSION)
 
 
 def test_nothing_is_left_of_the_containers(stage: Stage) -> None:

@@ -6,24 +6,19 @@ import functools
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
-from demo.airflow3 import database_url as sqlite_url
-from demo.airflow3 import migrated_template
-from demo.airflow_host import free_ports
 from demo.environment import InstallError, install
-from demo.postgres import database_url as postgres_url
 from demo.processes import StageError
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
 from tests.airflow.examples import assert_shown, of_stage
 from tests.airflow.held_driver import UNREAPED_FOR_S
-from tests.airflow.tracing import PIDTRAIL, explain, trace
+from tests.airflow.tracing import PIDTRAIL, explain, trace_driver
 
 SESSION_TIMEOUT_S = 240
 FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
@@ -91,24 +86,14 @@ class Held(NamedTuple):
 
 def play(version: str, folder: Path) -> Held:
     """Trace all cases on one Airflow; explain the recording. Raises one of `FAILURES`."""
-    release = install(version)
-    home, result = folder / "home", folder / "result.json"
-    driver = [sys.executable, "-m", "tests.airflow.held_driver", version, str(home), str(result)]
-    if version.startswith("2."):
-        (port,) = free_ports(1)
-        database = postgres_url(port)
-        driver.append(str(port))
-    else:
-        migrated_template(release)
-        database = sqlite_url(home)
-    recording = trace(folder, driver, "--airflow-db", database, timeout_s=SESSION_TIMEOUT_S)
+    recording = trace_driver("held_driver", install(version), folder, timeout_s=SESSION_TIMEOUT_S)
     explain(recording)
     return Held(
         version=version,
         recording=recording,
         report=msgspec.json.decode((folder / "verdicts.json").read_bytes(), type=Report),
-        notes=read_notes(home / "notes"),
-        did=json.loads(result.read_bytes()),
+        notes=read_notes(folder / "home/notes"),
+        did=json.loads((folder / "result.json").read_bytes()),
     )
 
 

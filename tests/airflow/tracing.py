@@ -10,6 +10,11 @@ from pathlib import Path
 import msgspec
 
 from demo import ROOT
+from demo.airflow3 import database_url as sqlite_url
+from demo.airflow3 import migrated_template
+from demo.airflow_host import free_ports
+from demo.environment import Release
+from demo.postgres import database_url as postgres_url
 from demo.processes import StageError, clear_leftovers
 from pidtrail.verdict.model import Report, Verdict
 
@@ -55,6 +60,28 @@ def trace(
     if status:
         raise StageError(f"trace: status {status}\n{log.read_text(errors='replace')}")
     return recording
+
+
+def trace_driver(
+    module: str, release: Release, folder: Path, *options: str, timeout_s: float
+) -> Path:
+    """
+    Trace a driver of `tests.airflow` (see `performance`) with its database; return the recording.
+
+    The stage's home is `home` in `folder`, what the driver tells is in `result.json`.
+    Raises `StageError`.
+    """
+    home = folder / "home"
+    driver = [sys.executable, "-m", f"tests.airflow.{module}", release.version, str(home)]
+    driver.append(str(folder / "result.json"))
+    if release.version.startswith("2."):
+        (port,) = free_ports(1)
+        database = postgres_url(port)
+        driver.append(str(port))
+    else:
+        migrated_template(release)
+        database = sqlite_url(home)
+    return trace(folder, driver, "--airflow-db", database, *options, timeout_s=timeout_s)
 
 
 def explain(recording: Path) -> list[Verdict]:

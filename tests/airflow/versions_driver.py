@@ -1,10 +1,10 @@
 """
 Plays ordinary task runs on any release of Airflow: what the matrix of versions traces.
 
-    python -m tests.airflow.versions_driver VERSION HOME [PORT]
+    python -m tests.airflow.versions_driver VERSION HOME RESULT [PORT]
 
-PORT is PostgreSQL's, for 2.x. Status 0 when all runs ended in success and
-nothing was left running, else 1 and one line.
+All runs have to end in success; there is no more to tell (RESULT is null). See
+`performance` for the rest.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost
-from demo.environment import InstallError, provide, say
-from demo.processes import Ledger, StageError, stop_on_signals
-from tests.airflow.releases import OLDER
+from demo.environment import Release
+from demo.processes import Ledger, StageError
+from tests.airflow.performance import perform
 
 DAGS = Path(__file__).with_name("dags")
 CASES = ("bash", "mapped", "retry")
@@ -36,29 +36,13 @@ def play(host: AirflowHost) -> None:
             raise StageError(f"case {case} ended in {state}")
 
 
-def main(version: str, home: Path, port: int | None) -> int:
-    """Play, stop everything; status as the module says."""
-    stop_on_signals()
-    try:
-        release = OLDER[version]
-        provide(release)
-        home.mkdir(parents=True)
-        ledger = Ledger(home)
-        host: AirflowHost
-        if version.startswith("2."):
-            host = Airflow2(release, ledger, DAGS, port=port)
-        else:
-            host = Airflow3(release, ledger, DAGS)
-        try:
-            play(host)
-        finally:
-            ledger.stop_all()
-    except (StageError, InstallError) as error:
-        say(f"Airflow {version}: {error}")
-        return 1
-    return 0
+def on_stage(release: Release, ledger: Ledger, port: int | None) -> None:
+    """Play all cases on a release."""
+    if release.version.startswith("2."):
+        play(Airflow2(release, ledger, DAGS, port=port))
+    else:
+        play(Airflow3(release, ledger, DAGS))
 
 
 if __name__ == "__main__":
-    version, home, *port = sys.argv[1:]
-    sys.exit(main(version, Path(home).resolve(), int(port[0]) if port else None))
+    sys.exit(perform(on_stage))
