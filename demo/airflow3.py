@@ -57,10 +57,7 @@ class Airflow3(AirflowHost):
 
     def version_settings(self) -> dict[str, str]:
         """One secret for scheduler and api-server, ports of our own, no DAG file read twice."""
-        # With sqlite3's own five seconds a writer that others keep from its turn, on a busy
-        # machine, gets "database is locked", and who asked the api-server a status 500.
         return {
-            "DATABASE__SQL_ALCHEMY_CONN": f"{self.database}?timeout=15",
             # More than the 40 threads in which the api-server serves (anyio's default). With
             # the default of 5 and 10 more, sixteen tasks that start at once can take all of
             # both, each waiting for the other: no answer for thirty seconds (pool_timeout).
@@ -173,7 +170,19 @@ class Airflow3(AirflowHost):
         # No proxy of the user's shell for loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=_ANSWER_TIMEOUT_S) as answer:
+            for _ in range(4):
+                try:
+                    answer = opener.open(request, timeout=_ANSWER_TIMEOUT_S)
+                    break
+                except urllib.error.HTTPError as error:
+                    # On SQLite the audit row is written before anything else, in the event
+                    # loop: if another request holds the lock, that cannot go on until
+                    # "database is locked" after five seconds. Then nothing was done.
+                    if error.code != 500:
+                        raise
+            else:
+                answer = opener.open(request, timeout=_ANSWER_TIMEOUT_S)
+            with answer:
                 return json.load(answer)
         except (urllib.error.URLError, TimeoutError) as error:
             raise StageError(f"the api-server does not do {method} {path}: {error}") from error
