@@ -20,6 +20,7 @@ from demo.environment import Release, airflow_environ, say
 from demo.processes import Ledger, StageError, listeners
 
 _ANSWER_TIMEOUT_S = 20
+_MOST_ASKED = 5
 _PASSWORDS = "simple_auth_manager_passwords.json.generated"
 _USER = "stage"
 
@@ -167,25 +168,31 @@ class Airflow3(AirflowHost):
         )
         if self._token is not None:
             request.add_header("Authorization", f"Bearer {self._token}")
-        # No proxy of the user's shell for loopback.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            for _ in range(4):
-                try:
-                    answer = opener.open(request, timeout=_ANSWER_TIMEOUT_S)
-                    break
-                except urllib.error.HTTPError as error:
-                    # On SQLite the audit row is written before anything else, in the event
-                    # loop: if another request holds the lock, that cannot go on until
-                    # "database is locked" after five seconds. Then nothing was done.
-                    if error.code != 500:
-                        raise
-            else:
-                answer = opener.open(request, timeout=_ANSWER_TIMEOUT_S)
-            with answer:
+            with _opened(request) as answer:
                 return json.load(answer)
         except (urllib.error.URLError, TimeoutError) as error:
             raise StageError(f"the api-server does not do {method} {path}: {error}") from error
+
+
+def _opened(request: urllib.request.Request) -> Any:
+    """
+    Return the answer to a request, asked again where SQLite was locked.
+
+    The audit row is written before anything else, in the event loop: if another
+    request holds the lock, that cannot go on until "database is locked" after five
+    seconds, status 500. Then nothing was done.
+    """
+    # No proxy of the user's shell for loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    asked = 1
+    while True:
+        try:
+            return opener.open(request, timeout=_ANSWER_TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            if error.code != 500 or asked == _MOST_ASKED:
+                raise
+        asked += 1
 
 
 def database_url(home: Path) -> str:
