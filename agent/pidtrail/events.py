@@ -92,7 +92,9 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
     `wall_offset_ns` added to a CLOCK_BOOTTIME instant gives nanoseconds since
     the Unix epoch. `pid_ns` is the inode of the agent's PID namespace. `airflow_db`
     and `airflow_api` are addresses without secrets, `airflow_plugin` the path of the
-    socket to which Airflow's plugin could send.
+    socket to which Airflow's plugin could send. `began_ns` is CLOCK_BOOTTIME of when the
+    stream began, None where its first record tells: a segment of a history (history.py)
+    begins with records that are older.
     """
 
     schema: str
@@ -111,6 +113,7 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
     airflow_problem: str | None = None
     airflow_api: str | None = None
     airflow_plugin: str | None = None
+    began_ns: int | None = None
 
 
 class Unconfirmed(msgspec.Struct, frozen=True, gc=False, kw_only=True):

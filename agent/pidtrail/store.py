@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,19 +29,20 @@ APPLICATION_ID: Final = 0x70696474
 STORE_VERSION: Final = 1
 MAGIC: Final = b"SQLite format 3\0"
 
-TABLES: Final = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE batches (
+TABLES: Final = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE batches (
     first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, plain INTEGER NOT NULL,
     body TEXT NOT NULL
-);
-CREATE VIEW events AS SELECT
+)""",
+    """CREATE VIEW events AS SELECT
     json_extract(value, '$.seq') AS seq, json_extract(value, '$.ts_boot_ns') AS ts_boot_ns,
     json_extract(value, '$.type') AS type, json_extract(value, '$.pid') AS pid,
     json_extract(value, '$.start_ticks') AS start_ticks, value AS body
-    FROM batches, json_each(batches.body);
-"""
+    FROM batches, json_each(batches.body)""",
+)
 INSERT: Final = "INSERT INTO batches VALUES (?, ?, ?, ?)"
+NO_NOTES: Final[Mapping[str, str]] = {}
 BATCH_EVENTS: Final = 500
 """At most in one row: what a damaged page can take with it."""
 
@@ -50,10 +52,11 @@ class Recorder:
     Writes a recording.
 
     An earlier recording of that name is kept as NAME.old; any other file is
-    refused. Raises PidtrailError if the file cannot be made.
+    refused. `notes` are facts about it as a whole, as of `note`. Raises
+    PidtrailError if the file cannot be made.
     """
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(self, path: Path, header: Header, notes: Mapping[str, str] = NO_NOTES) -> None:
         self.path = path
         self.problem: str | None = None
         self.unwritten = 0
@@ -63,13 +66,16 @@ class Recorder:
         try:
             keep_earlier(path)
             self.db = sqlite3.connect(path, isolation_level=None)
-            # Before the WAL, so that the file itself tells what it is, however the session ends.
+            # Before the WAL, so that the file itself tells what it is, however the session ends;
+            # at once, so that who dies meanwhile leaves an empty file and no stump.
+            self.db.execute("BEGIN")
             self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self.db.execute(f"PRAGMA user_version = {STORE_VERSION}")
-            self.db.executescript(TABLES)
-            self.db.execute(
-                "INSERT INTO meta VALUES ('header', ?)", (codec.encode_header(header).decode(),)
-            )
+            for statement in TABLES:
+                self.db.execute(statement)
+            told = {**notes, "header": codec.encode_header(header).decode()}
+            self.db.executemany("INSERT INTO meta VALUES (?, ?)", told.items())
+            self.db.execute("COMMIT")
             self.db.execute("PRAGMA journal_mode = WAL")
             # A commit must outlive our own death, not the host's: no fsync per batch.
             self.db.execute("PRAGMA synchronous = NORMAL")
@@ -127,10 +133,17 @@ class Recorder:
         except sqlite3.Error as error:
             self.problem = f"cannot write to {self.path}: {error}"
 
-    def close(self) -> None:
-        """Finish: one file, no WAL beside it."""
+    def close(self, *, wait: bool = True) -> None:
+        """
+        Finish: one file, no WAL beside it.
+
+        Somebody who reads it just then keeps the WAL there, and `problem` says so; he is
+        waited for some seconds, or not at all.
+        """
         if self.unwritten:
             self.insert([])
+        if not wait:
+            self.db.execute("PRAGMA busy_timeout = 0")
         try:
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.db.execute("PRAGMA journal_mode = DELETE")
@@ -190,10 +203,16 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not is_sqlite(path):
-            raise RecordingError(f"{path} is not a recording")
-        # Read-write where we may: a session that was killed left a WAL that must be taken in.
-        self.db = sqlite3.connect(path, isolation_level=None)
+        try:
+            # Read-write where we may: a session that was killed left a WAL that must be taken in.
+            # By SQLite alone: to close a file takes all locks on it from the whole process
+            # (fcntl(2)), and the one who writes it may be another thread of ours.
+            self.db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
+            )
+        except sqlite3.Error as error:
+            why = f"cannot be read: {error}" if path.is_file() else "is not a recording"
+            raise RecordingError(f"{path} {why}") from None
         self.truncated = False
         try:
             self.header = self.header_in_spite_of_damage()
@@ -220,7 +239,9 @@ class Recording:
             return self.read_header()
         except sqlite3.OperationalError:
             raise
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise RecordingError(f"{self.path} is not a recording") from error
             self.truncated = True
             self.db.execute("PRAGMA writable_schema = ON")
             self.db.execute("PRAGMA query_only = ON")
@@ -268,6 +289,14 @@ class Recording:
             raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error
         if self.truncated:
             raise RecordingError(f"{self.path} is truncated; event {last} is the last one found")
+
+    def last_seq(self) -> int:
+        """Return the number of the last event, 0 if there is none. Raises RecordingError."""
+        try:
+            found = self.db.execute("SELECT max(last_seq) FROM batches").fetchone()[0]
+        except sqlite3.Error as error:
+            raise RecordingError(f"{self.path} is damaged: {error}") from error
+        return int(found or 0)
 
     def notes(self) -> dict[str, str]:
         """Return the facts about the session as a whole."""

@@ -20,11 +20,13 @@ AGENT = Path(__file__).resolve().parents[2] / "agent"
 LAYERS = (
     "cli",
     "runtime",
+    "keeper",
+    "history",
     "reports | sinks | sources | store | lab | airflow",
     "verdict",
     "correlate",
     "members",
-    "tree | attribution | healing",
+    "tree | attribution | healing | standing",
     "airflow.lognames | node",
     "airflow.identify | codec | config",
     "airflow.commands",
@@ -42,7 +44,17 @@ NEIGHBOURS = {
 
 # No I/O, no clock, no threads: time and facts reach these inside records.
 PURE = {
-    *("node", "tree", "attribution", "healing", "members", "correlate", "verdict", "codec"),
+    *(
+        "node",
+        "tree",
+        "attribution",
+        "healing",
+        "standing",
+        "members",
+        "correlate",
+        "verdict",
+        "codec",
+    ),
     *("events", "clock", "redact", "container"),
     *("airflow.identify", "airflow.commands", "airflow.facts", "airflow.lognames"),
 }

@@ -47,6 +47,7 @@ def judge_stream(
     attempt that it was a child of is told as `descendant-observed`.
     """
     tree, reports, facts, first_ns, last_ns = gather(events)
+    first_ns = header.began_ns or first_ns
     known = [header.airflow_problem] if header.airflow_problem else []
     judge = Judge(header, correlate(tree, reports, facts), first_ns, last_ns, known + problems)
     judge.pid = pid
