@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from pidtrail.reports.escape import visible
 
 ANYTHING = st.text(st.characters()) | st.text(
-    st.sampled_from("a\x00\x07\x1b\n\r\t\x7f\x85\x9b\u061c\u200e\u202e\u2028\u2066\ufeff\ud800é…")
+    st.sampled_from(
+        "a\u200b\u2060\u00ad\ufe0f\U000e0041\x00\x07\x1b\n\r\t\x7f\x85\x9b\u061c\u200e\u202e\u2028\u2066\ufeff\ud800é…"
+    )
 )
-OBEYED = {"Cc", "Cs", "Zl", "Zp"}
+OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
@@ -44,6 +46,11 @@ def test_what_is_shown_can_be_shown_again(text: str) -> None:
         ("exe\u202egnp", "exe\\u202egnp"),
         ("\ud83d", "\\ud83d"),
         ("\ufefftop", "\\ufefftop"),
+        ("load\u200b", "load\\u200b"),
+        ("lo\u00adad", "lo\\xadad"),
+        ("load\u00a0x", "load\\xa0x"),
+        ("load\u3164\ufe00", "load\\u3164\\ufe00"),
+        ("load\U000e0061", "load\\U000e0061"),
     ],
 )
 def test_escapes_read_as_python_would_write_them(text: str, shown: str) -> None:
