@@ -193,9 +193,32 @@ class ProcessTree:
         return None if gone and node.ended_ns is None else key
 
     def roots(self) -> list[Node]:
-        """Return the processes whose parent by birth is not in the tree, oldest first."""
+        """
+        Return the processes whose parent by birth is not in the tree, oldest first.
+
+        Of those who are each other's ancestors, which a spoiled stream can say, the oldest,
+        so that every process descends from a root.
+        """
         found = [n for n in self.nodes.values() if self.node(n.first_parent) is None]
-        return sorted(found, key=lambda node: order(node.key))
+        found.sort(key=lambda node: order(node.key))
+        reached: set[ProcessKey] = set()
+        for node in found:
+            self.reach(node.key, reached)
+        if len(reached) < len(self.nodes):
+            for key in sorted(self.nodes.keys() - reached, key=order):
+                if key not in reached:
+                    found.append(self.nodes[key])
+                    self.reach(key, reached)
+        return found
+
+    def reach(self, key: ProcessKey, reached: set[ProcessKey]) -> None:
+        """Add a process and all that descends from it, as far as they are not there yet."""
+        waiting = [key]
+        while waiting:
+            key = waiting.pop()
+            if key not in reached:
+                reached.add(key)
+                waiting.extend(self.born_of.get(key, ()))
 
     def forget(self, before_ns: int, held: frozenset[ProcessKey] = frozenset()) -> int:
         """

@@ -179,6 +179,26 @@ def test_a_birth_outweighs_what_was_seen_later() -> None:
     assert [node.key.pid for node in tree.children(key(10))] == [20]
 
 
+def test_a_circle_of_parents_hides_nobody() -> None:
+    """The kernel makes none, a spoiled stream can; every process still descends from a root."""
+    tree = grow(
+        [
+            Fork(1, 10, "x", pid=5, start_ticks=3, ppid=6, parent_start_ticks=3),
+            Fork(2, 20, "x", pid=6, start_ticks=3, ppid=5, parent_start_ticks=3),
+            Fork(3, 30, "x", pid=7, start_ticks=3, ppid=6, parent_start_ticks=3),
+            Fork(4, 40, "x", pid=8, start_ticks=4, ppid=8, parent_start_ticks=4),
+        ]
+    )
+    reached = {
+        key
+        for root in tree.roots()
+        for key in (root.key, *(n.key for n in tree.descendants(root.key)))
+    }
+
+    assert reached == set(tree.nodes)
+    assert [root.key.pid for root in tree.roots()] == [5, 8]
+
+
 def test_exec_becomes_and_does_not_spawn() -> None:
     """A new program image is the same process, under its new name."""
     events = (

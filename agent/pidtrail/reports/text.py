@@ -133,7 +133,10 @@ class TreeWriter:
     def all_lines(self, task: str | None) -> Iterator[str]:
         """Yield the head and the processes; of `DAG.TASK` only, if one is named."""
         yield from self.head()
-        yield from self.lines(None if task is None else keys_of_task(self.tree, self.labels, task))
+        shown = None if task is None else keys_of_task(self.tree, self.labels, task)
+        if shown is not None and not shown:
+            yield self.line([(f"no process of task {visible(str(task), 200)} was seen", None)])
+        yield from self.lines(shown)
 
     def last_day(self) -> str:
         """Return the day of the last record of a process; times of other days carry theirs."""
