@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pidtrail.errors import SourceUnavailable
 from pidtrail.events import Event, Lost, Reap
 from pidtrail.sources import wire
-from pidtrail.sources.core import CoreSource
+from pidtrail.sources.core import CoreSource, check_roots
 
 REAP = wire.REAP.pack(wire.KIND_REAP, 42, 9, 2, 4)
 
@@ -66,3 +68,16 @@ def test_any_records_are_events_or_counted(records: list[bytes]) -> None:
     lost = sum(event.count or 0 for event in events if isinstance(event, Lost))
 
     assert len([event for event in events if not isinstance(event, Lost)]) + lost == len(records)
+
+
+def test_a_root_that_the_task_list_does_not_show_is_refused() -> None:
+    """A session in which nothing is told would look like one in which nothing happened."""
+    with pytest.raises(SourceUnavailable, match=f"does not show process {os.getpid()}"):
+        check_roots([os.getpid()], [(1, 5)])
+
+    check_roots([os.getpid()], [(os.getpid(), 5)])
+
+
+def test_a_root_that_is_gone_is_no_failure_of_the_source() -> None:
+    """It ended between the look at /proc and the walk."""
+    check_roots([4_194_399], [])

@@ -125,6 +125,7 @@ class Structures:
             added.set(zero, bytes(8))
             self.seeded.update(self.traced())
             if added.get(zero, 8) == bytes(8):
+                core.check_roots(roots, self.seeded)
                 return
         raise SourceUnavailable("the process tree grows faster than it can be read")
 

@@ -34,7 +34,7 @@ from pidtrail.sources.libbpf import BpfObject, Library
 from pidtrail.sources.ring import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 BTF: Final = Path("/sys/kernel/btf/vmlinux")
 RING_BYTES: Final = 8 << 20
@@ -82,6 +82,7 @@ class CoreSource:
             for bpf_object in self.objects:
                 bpf_object.attach()
             self.seed()
+            check_roots(roots, self.seeded)
         except BaseException:
             self.close()
             raise
@@ -335,6 +336,14 @@ def check_requirements() -> None:
         raise SourceUnavailable(
             f"missing {' and '.join(missing)}", "run as root; `pidtrail doctor` tells more"
         )
+
+
+def check_roots(roots: Sequence[int], seeded: Iterable[tuple[int | None, int | None]]) -> None:
+    """Raise SourceUnavailable for a root that lives and was not found: nothing would be told."""
+    found = {pid for pid, _ in seeded}
+    for pid in roots:
+        if pid not in found and proc.start_ticks(pid) is not None:
+            raise SourceUnavailable(f"the kernel's task list does not show process {pid} to BPF")
 
 
 def compare_identity(read: list[Identity], true: Identity) -> None:
