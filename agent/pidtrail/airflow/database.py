@@ -53,6 +53,9 @@ class Database:
             self._url = make_url(url)
         except (ArgumentError, ValueError):
             raise DatabaseError("the database URL cannot be understood") from None
+        if "@" in (self._url.host or ""):
+            # What stands there is the rest of the password, and drivers show the host.
+            raise DatabaseError("the password in the database URL holds an @: write it as %40")
         kind = self._url.get_backend_name().replace("mariadb", "mysql")
         makers = {"sqlite": self._sqlite, "postgresql": self._postgresql, "mysql": self._mysql}
         if kind not in makers:
