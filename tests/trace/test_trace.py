@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -83,6 +84,101 @@ def test_a_command_that_cannot_be_executed_is_126(tmp_path: Path) -> None:
     plain.write_text("not a program")
 
     assert trace("--format", "none", "--", str(plain)).returncode == 126
+
+
+def test_an_empty_command_is_no_command() -> None:
+    """As a shell says it of an empty word."""
+    done = trace("--format", "none", "--", "")
+
+    assert done.returncode == 127
+    assert done.stderr.splitlines()[-1] == "pidtrail: '': No such file or directory"
+
+
+def test_a_thread_is_not_followed_in_place_of_its_process() -> None:
+    """/proc/TID is there, but forks and ends are told of processes."""
+    until = threading.Event()
+    thread = threading.Thread(target=until.wait)
+    thread.start()
+    try:
+        done = trace("--pid", str(thread.native_id))
+    finally:
+        until.set()
+        thread.join()
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"pidtrail: {thread.native_id} is a thread of process {os.getpid()}"
+    )
+
+
+def test_it_does_not_trace_itself() -> None:
+    """A source leaves out the agent, so nothing would be told."""
+    command = f"exec {' '.join(PIDTRAIL)} trace --duration 1 --pid $$"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "does not trace itself" in done.stderr
+
+
+def test_a_duration_that_is_no_number_is_wrong_usage() -> None:
+    """`nan` is later than no instant, and would never come."""
+    done = trace("--duration", "nan", "--", "true")
+
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_a_home_that_may_not_be_entered_stops_nothing() -> None:
+    """As under setpriv, which leaves HOME as it was: root's."""
+    done = trace(
+        "--source", "procfs", "--format", "none", "--", "true",
+        user=65534, group=65534, extra_groups=[],
+        env=os.environ | {"HOME": "/proc/1/root/nowhere"},
+    )  # fmt: skip
+
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_nohup_keeps_the_session() -> None:
+    """A signal that is ignored when we start stays ignored."""
+    shell = f"trap '' HUP; exec {' '.join(PIDTRAIL)} --log-format json trace -- sleep 2"
+    process = subprocess.Popen(["sh", "-c", shell], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert '"attached"' in process.stderr.readline()
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=DEADLINE_S)
+
+    assert process.returncode == 0
+
+
+def test_a_closed_stderr_ends_no_session() -> None:
+    """What is said there is said to nobody; the events go on."""
+    command = f"exec {' '.join(PIDTRAIL)} trace --format jsonl -- sh -c 'exit 3' 2>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 3
+    assert [
+        json.loads(line)["exit_code"] for line in done.stdout.splitlines() if '"exit"' in line
+    ] == [3]
+
+
+def test_no_room_for_the_stream_ends_the_command(tmp_path: Path) -> None:
+    """As behind a closed pipe; nobody would look after it any more."""
+    marker = tmp_path / "pid"
+    room = tmp_path / "room"
+    room.mkdir()
+    loop = f"echo $$ > {marker}; while :; do /bin/true; done"
+    script = (
+        f"mount -t tmpfs -o size=64k tmpfs {room} && exec {' '.join(PIDTRAIL)} trace "
+        f'--format jsonl -- sh -c "{loop}" > {room}/events'
+    ).replace("$$", "\\$\\$")
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "pidtrail: No space left on device"
+    assert not Path(f"/proc/{marker.read_text().strip()}").exists()
 
 
 def test_a_process_that_does_not_exist_is_one_line() -> None:

@@ -15,6 +15,7 @@ A URL holds a password. It is returned and never printed or logged here; use
 from __future__ import annotations
 
 import configparser
+import os
 import pwd
 import re
 from collections.abc import Mapping
@@ -123,7 +124,7 @@ def _from_files(
     try:
         parser.read_string(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112 (Path's raises where it may not look)
             return Location(None, problem=f"no Airflow database found: {path} does not exist")
     except OSError as error:
         return Location(None, problem=f"{path} cannot be read: {error.strerror}")
@@ -139,7 +140,8 @@ def _from_files(
             option = f"sql_alchemy_conn_{suffix.lower()}"
             if parser.get(section, option, fallback=""):
                 return _not_run(f"{option} in {path}", what)
-    found = f"{path}, Airflow's default" if path.exists() else f"Airflow's default in {folder}"
+    there = os.path.exists(path)  # noqa: PTH110 (Path's raises where it may not look)
+    found = f"{path}, Airflow's default" if there else f"Airflow's default in {folder}"
     return Location(f"sqlite:///{folder.rstrip('/')}/airflow.db", found)
 
 

@@ -68,7 +68,8 @@ def locate_logs(
 
     given = setting("base_log_folder")
     folder = expand(given, theirs or environ) if given else f"{home.rstrip('/')}/logs"
-    known = given is not None or Path(folder).is_dir()
+    # Path.is_dir() raises where a folder above may not be entered.
+    known = given is not None or os.path.isdir(folder)  # noqa: PTH112
     return LogPlace(os.path.realpath(folder) if known else None, setting("log_filename_template"))
 
 

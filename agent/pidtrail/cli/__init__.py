@@ -113,11 +113,35 @@ def cli(ctx: click.Context, log_format: str) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run pidtrail with these arguments, or those of the process, and exit."""
+    fill_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that is not UTF-8 gets escapes for what it lacks, never an exception.
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:] if args is None else list(args)))
+
+
+def fill_standard_streams() -> None:
+    """
+    Open what we were started without (`<&-`, `>&-`), so that no file of ours gets that number.
+
+    As glibc does for privileged programs (csu/check_fds.c): whoever reads from there, or
+    writes to stdout, learns that he cannot. What goes to stderr goes nowhere.
+    """
+    modes = (os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)
+    for number, mode in enumerate(modes):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is taken, and those below are open by now.
+            os.open(os.devnull, mode)
+            os.set_inheritable(number, True)  # noqa: FBT003 (the standard library's signature)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def run(args: list[str]) -> int:

@@ -56,6 +56,9 @@ class Child:
             os.execvp(self.command[0], self.command)  # noqa: S606 (this is what we are asked for)
         except OSError as error:
             os.write(failed, error.errno.to_bytes(4, "little") if error.errno else b"\0\0\0\0")
+        except ValueError:
+            # Python's own refusal of an empty name, for which execve(2) has ENOENT.
+            os.write(failed, errno.ENOENT.to_bytes(4, "little"))
         finally:
             os._exit(127)
 
@@ -76,7 +79,7 @@ class Child:
             number = int.from_bytes(said, "little")
             self.wait(None)
             code = 127 if number == errno.ENOENT else 126
-            raise CommandError(f"{self.command[0]}: {os.strerror(number)}", code)
+            raise CommandError(f"{self.command[0] or repr('')}: {os.strerror(number)}", code)
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until it has ended, at most `timeout` seconds; return whether it has."""

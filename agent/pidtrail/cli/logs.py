@@ -7,6 +7,7 @@ and asyncio along (100 ms, 9 MB), a quarter of what the agent may take.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -42,12 +43,13 @@ class Log:
         self.say("error", event, fields)
 
     def say(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        """Write one line."""
-        if self.form == "json":
-            getattr(self.bound(), level)(event, **fields)
-        else:
-            sys.stderr.write(as_text(level, event, fields) + "\n")
-            sys.stderr.flush()
+        """Write one line, if anybody takes it: a session must not end for its log."""
+        with contextlib.suppress(OSError):
+            if self.form == "json":
+                getattr(self.bound(), level)(event, **fields)
+            else:
+                sys.stderr.write(as_text(level, event, fields) + "\n")
+                sys.stderr.flush()
 
     def bound(self) -> Any:
         """Return structlog's logger, made on first use."""

@@ -137,7 +137,7 @@ class Trace:
     ) -> None:
         if sum(map(bool, (pids, airflow, command))) != 1:
             raise UsageError("name what to follow: --pid PID, --airflow, or -- CMD")
-        if duration is not None and duration <= 0:
+        if duration is not None and not duration > 0:  # which nan is not either
             raise UsageError("--duration must be more than 0 seconds")
         self.source_name, self.migrations, self.interval = source_name, migrations, interval
         self.pids, self.airflow, self.command = pids, airflow, command
@@ -166,8 +166,9 @@ class Trace:
                 if self.child is not None:
                     self.child.release()
                 self.loop(session, roots)
-            except BrokenPipeError:
-                # Nobody reads the events any more, as behind `head`: end as SIGPIPE would end us.
+            except OSError:
+                # Nobody takes the events any more, as behind `head` or on a full disk: end as
+                # SIGPIPE would end us, or with the error.
                 session.drop_sinks(JsonLines)
                 self.end_child(session)
                 raise
@@ -184,7 +185,9 @@ class Trace:
 
         signal.signal(signal.SIGINT, note)
         signal.signal(signal.SIGTERM, note)
-        signal.signal(signal.SIGHUP, note)
+        # Left as it is under nohup(1), which ignores it.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, note)
 
     def find_roots(self) -> list[int]:
         """Return the pids to follow; a command is forked for it. Raises PidtrailError."""
@@ -199,9 +202,14 @@ class Trace:
                 raise PidtrailError("no Airflow scheduler, worker or triggerer runs here")
             return roots
         for pid in self.pids:
-            if pid <= 0 or not Path(f"/proc/{pid}").exists():
+            process = proc.process_of(pid)
+            if process is None:
                 raise PidtrailError(f"no process {pid}")
-        return list(self.pids)
+            if process == os.getpid():
+                raise PidtrailError(f"process {pid} is this pidtrail, which does not trace itself")
+            if process != pid:
+                raise PidtrailError(f"{pid} is a thread of process {process}", "name the process")
+        return list(dict.fromkeys(self.pids))
 
     def open(self, roots: list[int], stack: ExitStack) -> Session:
         """Open the source, the sinks and Airflow's claims; undone if one of them fails."""
@@ -209,6 +217,8 @@ class Trace:
             source, refused = open_best(
                 self.source_name, roots, migrations=self.migrations, interval_s=self.interval
             )
+            for name, reason in refused.items():
+                log.warning("source not taken", source=name, reason=reason)
         except BaseException:
             if self.child is not None:
                 self.child.abandon()

@@ -76,6 +76,16 @@ def status_value(pid: int, name: bytes) -> list[bytes] | None:
     return None
 
 
+def process_of(tid: int) -> int | None:
+    """
+    Return the pid of the process that a thread belongs to (Tgid), or None.
+
+    /proc lists processes only, and yet shows any thread to who names it.
+    """
+    words = status_value(tid, b"Tgid")
+    return int(words[0]) if words and words[0].isdigit() else None
+
+
 def ns_pids(pid: int) -> list[int] | None:
     """Return its numbers from the namespace of this /proc inwards (NSpid), or None."""
     words = status_value(pid, b"NSpid")
