@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +20,14 @@ import pytest
 
 from demo.environment import install
 from demo.witness import Note, read_notes
-from pidtrail.airflow.messages import readings
+from pidtrail.airflow.messages import names_in, readings
+from pidtrail.cli.message import about, read
 from pidtrail.events import Event, Observed, TaskReported, Title
 from pidtrail.sources.replay import Replay
 from pidtrail.verdict.model import ProcessReport, Verdict
 from tests.airflow.conftest import FAILURES
 from tests.airflow.examples import assert_shown, of_stage
-from tests.airflow.tracing import explain, trace_driver
+from tests.airflow.tracing import PIDTRAIL, explain, trace_driver
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
 
@@ -32,6 +35,13 @@ SESSION_TIMEOUT_S = 300
 # How many processes run user code of the case, tries and pokes all counted.
 PROCESSES = {"retry": 2, "reschedule": 2, "mapped": 3, "kill_runner": 2, "restart": 2}
 CASES = ("plain", "adopted", "redelivered", "kill_pool", "kill_worker", *PROCESSES)
+# What a worker says that it does with a message: 2.x gives the command, 3.x the workload.
+EXECUTED = re.compile(
+    r"\[(?P<id>[0-9a-f-]{36})\] Executing (?:command|workload) in Celery: .*?"
+    r"""(?:'run', |dag_id=)'(?P<dag>celery_\w+)'(?:.*?map_index=(?P<map>-?\d+)|"""
+    r""".*?'--map-index', '(?P<map2>\d+)')?"""
+)
+OF_CELERY = re.compile(r"Task \S+\[[0-9a-f-]{36}\] (?P<what>\w+)")
 QUEUES = {"restart": ("restarted", "again"), "kill_worker": ("killed", "rescue")}
 
 
@@ -300,14 +310,54 @@ def test_an_idle_pool_process_is_not_given_to_the_task_that_it_served(session: S
 
 def test_the_lines_of_workers_and_schedulers_are_known(session: Session) -> None:
     """The very lines that were written are read by `explain --message`."""
-    logs = "".join(session.log(name) for name in ("worker-main", "worker-restarted", "scheduler-2"))
+    names = ("worker-main", "worker-restarted", "scheduler-1", "scheduler-2")
+    logs = "".join(session.log(name) for name in names)
     kinds = {reading.message.kind for line in logs.splitlines() for reading in readings(line)}
 
     assert kinds >= {
         *("celery-executing", "celery-process-exited", "celery-worker-lost"),
         *("celery-shutdown", "celery-adopted"),
-        *(() if session.is_2 else ("celery-redelivered",)),
+        *("celery-received", "celery-succeeded"),
+        *(("celery-id",) if session.is_2 else ("celery-redelivered", "celery-raised")),
     }
+
+
+def test_the_id_of_a_celery_message_leads_to_its_run(session: Session) -> None:
+    """Whichever line of a worker has it: what the worker executed under that id is found."""
+    lines = "".join(session.log(f"worker-{name}") for name in ("main", "restarted", "again"))
+    executed = {
+        found["id"]: (found["dag"], int(found["map"] or found["map2"] or -1))
+        for found in EXECUTED.finditer(lines)
+    }
+    of_celery = {line: found["what"] for line in lines.splitlines()
+                 if (found := OF_CELERY.search(line)) is not None}  # fmt: skip
+    tries: dict[tuple[str | None, int | None], set[str]] = {}
+
+    for line in of_celery:
+        (uuid,) = names_in(line).uuids & executed.keys()
+        (task,) = [verdict.task for verdict in about(line, read(line), session.verdicts)]
+        assert (task.dag_id, task.map_index) == executed[uuid]
+        tries.setdefault((task.dag_id, task.try_number), set()).add(uuid)
+
+    assert len(executed) > len(CASES)
+    assert {"received", "succeeded"} <= set(of_celery.values())
+    # Two tries are two messages, and two pokes of one try too.
+    assert not tries["celery_retry", 1] & tries["celery_retry", 2]
+    assert len(tries["celery_reschedule", 1]) == 2
+
+
+def test_a_line_of_celery_names_the_recorded_process(session: Session) -> None:
+    """`explain --message` of the command line says which PID was on record with the id."""
+    line = next(
+        line
+        for line in session.log("worker-main").splitlines()
+        if "xecuting " in line and "celery_plain" in line
+    )
+    argv = [str(PIDTRAIL), "explain", str(session.folder / "session.db"), "--message", line]
+    told = subprocess.run(argv, capture_output=True, check=True, timeout=60, text=True).stdout
+    (runner,) = session.ran("plain")
+
+    assert f"the id of celery_plain.t try 1, recorded PID {runner.pid}" in " ".join(told.split())
 
 
 @pytest.mark.parametrize("code", of_stage("celery"))

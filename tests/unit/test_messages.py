@@ -171,6 +171,23 @@ LINES = (
     ("celery-restoring", "Restoring 1 unacknowledged message(s)"),
     ("celery-shutdown", "worker: Warm shutdown (MainProcess)"),
     ("celery-adopted", "Adopted the following 2 tasks from a dead executor"),
+    ("celery-received", f"Task execute_workload[{TI}] received"),
+    ("celery-succeeded", f"Task execute_workload[{TI}] succeeded in 2.3124s: None"),
+    ("celery-raised", f"Task execute_workload[{TI}] ignored"),
+    (
+        "celery-raised",
+        f"Task a.b.execute_command[{TI}] raised unexpected: AirflowException('it failed')",
+    ),
+    ("celery-revoked", f"Discarding revoked task: execute_workload[{TI}]"),
+    ("celery-revoked", f"Terminating {TI} (Signals.SIGTERM)"),
+    ("celery-id", f"Setting external_id for <TaskInstance: a.b manual__1 [queued]> to {TI}"),
+    ("celery-id", f"external_executor_id={TI}"),
+    ("celery-id", f"Celery task UUID {TI}"),
+    ("late-result", "TI was not in the running state so it cannot be updated"),
+    ("late-result", "Cannot update Task Instance in invalid state previous_state=failed"),
+    ("worker-starting", "Worker starting up pid=812"),
+    ("process-stopped", "Process did not terminate in time; escalating pid=812 signal=SIGTERM"),
+    ("process-stopped", "Process exited [supervisor] exit_code=0 pid=10498 signal_sent=SIGINT"),
 )
 
 
@@ -197,7 +214,7 @@ def test_every_message_has_a_line_and_all_there_is_to_say() -> None:
     """Nothing is in the table that no test knows; the codes are verdicts; kinds are unique."""
     codes = {code_of(rule) for rule in RULES}
 
-    assert set(kinds()) == {kind for kind, _ in LINES}
+    assert set(kinds()) == {kind for kind, _ in LINES} | {"id-alone"}
     assert len(kinds()) == len(set(kinds()))
     for message in TABLE:
         assert all((message.versions, message.where, message.meaning, message.alarm))
@@ -300,7 +317,7 @@ def test_task_instances_are_found_by_the_words_of_all_versions() -> None:
         "run_id": "r:1+0",
     }
     assert names_in("dag_id=a, task_id=b, map_index=-1,").fields["map_index"] == "-1"
-    assert names_in(f"ti {TI.upper()}").ti_ids == {TI}
+    assert names_in(f"ti {TI.upper()}").uuids == {TI}
 
 
 class Outcome:
@@ -434,6 +451,53 @@ def test_a_run_is_found_by_the_names_in_the_message(explain: Any, tmp_path: Path
     ):
         done = json.loads(explain(path, "--message", line, "--json").out)
         assert [v["task"]["map_index"] for v in done["report"]["verdicts"]] == [3]
+
+
+@pytest.fixture
+def two_tries(tmp_path: Path) -> Path:
+    """Return a recording of two tries with Celery; the queued row still shows the first's id."""
+    path = tmp_path / "tries.db"
+    story = Airflow2().start("1", 3)
+    story.report(ref(), "running", "runner1", external_executor_id=uuid(8)).exit("runner1", 1 << 8)
+    story.report(ref(2), "queued", "runner1", external_executor_id=uuid(8)).start("2", 4, log=2)
+    story.report(ref(2), "running", "runner2", external_executor_id=uuid(9)).exit("runner2")
+    recorder = Recorder(path, header())
+    recorder.write(story.events)
+    recorder.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Task execute_command[{}] received",
+        "Task airflow.providers.celery.x.execute_workload[{}] succeeded in 2.31s: None",
+        "[{}] Executing command in Celery: ['airflow', 'tasks', 'run', 'sales', 'load']",
+        "Setting external_id for <TaskInstance: sales.load manual__1 [queued]> to {}",
+        "external_executor_id = '{}'",
+        "{}",
+    ],
+)
+def test_the_id_of_a_celery_message_leads_to_the_try_that_it_started(
+    explain: Any, two_tries: Path, line: str
+) -> None:
+    """Each message started one try; the row of the next shows its id for a while, as its pid."""
+    for number, tried in ((8, 1), (9, 2)):
+        done = json.loads(explain(two_tries, "--message", line.format(uuid(number)), "--json").out)
+
+        assert [v["task"]["try_number"] for v in done["report"]["verdicts"]] == [tried]
+        seen = [
+            w["seen"] for m in done["messages"] for w in m["words"] if w["value"] == uuid(number)
+        ]
+        runner = {r["pid"] for v in done["report"]["verdicts"] for r in v["recorded"]
+                  if r["external_executor_id"] == uuid(number)}  # fmt: skip
+        assert seen == [[f"the id of sales.load try {tried}, recorded PID {pid}" for pid in runner]]
+
+
+def test_an_id_that_nobody_has_finds_no_run(explain: Any, two_tries: Path) -> None:
+    done = explain(two_tries, "--message", f"Task execute_command[{uuid(77)}] received")
+
+    assert "no task instance attempt matches" in done.out
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Message(NamedTuple):
@@ -31,8 +31,12 @@ class Message(NamedTuple):
     word_keys: Mapping[str, str] = {}
 
 
+UUID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
 def words(pattern: str) -> re.Pattern[str]:
-    """Return a pattern; N(name) is a number, W(name) a word, each perhaps in quotes, .. a gap."""
+    """Return a pattern; N(name) is a number, U(name) a UUID, W(name) a word, .. a gap."""
     text = re.sub(r"N\((\w+)\)", r"""['"`]{0,3}(?P<\1>[0-9]{1,10})['"`]{0,3}""", pattern)
+    text = re.sub(r"U\((\w+)\)", rf"""['"`]{{0,3}}(?P<\1>{UUID})""", text)
     text = re.sub(r"W\((\w+)\)", r"""['"`<]{0,3}(?P<\1>[^\\s'"`<>,]{1,250})['"`>]{0,3}""", text)
     return re.compile(text.replace("..", ".{0,400}?").replace(" ", r"\s"), re.IGNORECASE)

@@ -12,13 +12,11 @@ from typing import Final, NamedTuple
 
 from pidtrail.airflow import messages_2, messages_3, messages_celery
 from pidtrail.airflow.commands import uuid_text
-from pidtrail.airflow.message_form import Message
+from pidtrail.airflow.message_form import UUID, Message
+from pidtrail.airflow.pasted import plain, unbroken
 
-LONGEST: Final = 20_000
-"""Characters of a text that are looked at; a line of a log is shorter."""
-QUOTES: Final = str.maketrans("\u2018\u2019\u201b\u2032\u201c\u201d\u201e\u2033", "''''\"\"\"\"")
 TABLE: Final = (*messages_2.TABLE, *messages_celery.TABLE, *messages_3.TABLE)
-UUIDS: Final = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
+UUIDS: Final = re.compile(rf"\b{UUID}\b", re.IGNORECASE)
 NUMBERS: Final = re.compile(r"[0-9]{1,10}")
 # models/taskinstance.py __repr__: both ids may have dots, so they are not taken apart here.
 DOTTED: Final = re.compile(
@@ -59,20 +57,34 @@ class Names(NamedTuple):
     What a text names of task instances.
 
     `dotted` are those of reprs: DAG and task with a dot between them, run, map index.
+    A UUID may be a task instance's of 3.x, or that of a Celery message.
     """
 
     fields: dict[str, str]
     dotted: tuple[tuple[str, str, str | None], ...]
-    ti_ids: frozenset[str]
+    uuids: frozenset[str]
 
     def __bool__(self) -> bool:
         """Whether anything that leads to a task instance is named."""
-        return bool(self.fields or self.dotted or self.ti_ids)
+        return bool(self.fields or self.dotted or self.uuids)
 
 
 def readings(text: str) -> list[Reading]:
     """Return the known messages in a text, in the order in which they stand there."""
-    line = plain(text)
+    return readings_of(line_of(text))
+
+
+def line_of(text: str) -> str:
+    """Return a text as one line, put together at a terminal's edge where that is understood."""
+    line, joined = plain(text), unbroken(text)
+    if joined is None:
+        return line
+    whole = plain(joined)
+    return whole if len(readings_of(whole)) >= len(readings_of(line)) else line
+
+
+def readings_of(line: str) -> list[Reading]:
+    """Return the known messages in one plain line."""
     found: list[tuple[int, int, Reading]] = []
     for message in TABLE:
         match = message.pattern.search(line)
@@ -135,7 +147,7 @@ def comparison(kind: str, pids: list[Mention]) -> str | None:
 
 def names_in(text: str) -> Names:
     """Return what a text names of task instances."""
-    line = plain(text)
+    line = line_of(text)
     fields = {}
     for name, pattern in FIELDS.items():
         found = pattern.search(line)
@@ -146,13 +158,8 @@ def names_in(text: str) -> Names:
         for found in DOTTED.finditer(line)
         if "." in found["both"]
     )
-    ti_ids = (uuid_text(found) for found in UUIDS.findall(line))
-    return Names(fields, dotted, frozenset(one for one in ti_ids if one is not None))
-
-
-def plain(text: str) -> str:
-    """Return a text on one line with straight quotes, as the table expects it."""
-    return re.sub(r"\s+", " ", text[:LONGEST].translate(QUOTES))
+    uuids = (uuid_text(found) for found in UUIDS.findall(line))
+    return Names(fields, dotted, frozenset(one for one in uuids if one is not None))
 
 
 def kinds() -> list[str]:

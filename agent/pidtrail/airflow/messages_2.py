@@ -16,7 +16,10 @@ RUNNER: Final = "the runner of this supervisor: the process that it started (und
 TABLE: Final[tuple[Message, ...]] = (
     Message(
         "recorded-pid",
-        words("recorded pid N(recorded) does not match the current pid N(current)"),
+        words(
+            "(?:recorded )?pid N(recorded) does not match(?: the current(?: pid(?: N(current))?)?)?"
+            "|does not match the current pid N(current1)"
+        ),
         "2.x (from 2.1; 3.x has no such line)",
         "task log",
         "The heartbeat of a 2.x supervisor compared the process that it started with the row's "
@@ -39,6 +42,7 @@ TABLE: Final[tuple[Message, ...]] = (
         {
             "recorded": "the row's pid, or with run_as_user the parent of that process",
             "current": RUNNER,
+            "current1": RUNNER,
         },
     ),
     Message(
@@ -76,7 +80,7 @@ TABLE: Final[tuple[Message, ...]] = (
     Message(
         "recorded-hostname",
         words(
-            "the recorded hostname W(recorded) does not match this instance's hostname W(current)"
+            "recorded hostname W(recorded) does not match(?: this instance's hostname W(current))?"
         ),
         "2.x",
         "task log",
@@ -101,7 +105,7 @@ TABLE: Final[tuple[Message, ...]] = (
     Message(
         "externally-set",
         words(
-            r"state of this instance has been externally set to W(state)\.?"
+            r"(?:state of this instance has been )?externally set to W(state)\.?"
             r"(?: terminating instance)?"
         ),
         "2.x",
@@ -140,7 +144,7 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "no-such-process",
-        words(r"(?:psutil\.)?NoSuchProcess:? ?(?:process PID not found)? ?\(?(?:pid=N(pid))?"),
+        words(r"\bNoSuchProcess\b(?:.{0,80}?\(pid=N(pid))?"),
         "2.x, and 3.x at a start",
         "task log, log of the executor worker",
         "Airflow looked at a process that had ended already: in 2.x the one in the row, whose "
@@ -153,7 +157,8 @@ TABLE: Final[tuple[Message, ...]] = (
     Message(
         "return-code",
         words(
-            r"task exited with return code (?:negsignal\.)?(?P<status>-?[0-9]{1,4}|SIG[A-Z]{2,8})"
+            r"(?:task )?exited with return code (?:negsignal\.)?"
+            r"(?P<status>-?[0-9]{1,4}|SIG[A-Z]{2,8})"
         ),
         "2.x",
         "task log",
@@ -177,7 +182,7 @@ TABLE: Final[tuple[Message, ...]] = (
     Message(
         "already-running",
         words(
-            r"task instance not running'? failed: ?task is in the running state"
+            r"(?:task instance not running'? failed: ?)?task is in the running state"
             r"|task is not able to be run"
         ),
         "2.x",

@@ -43,10 +43,25 @@ TABLE: Final[tuple[Message, ...]] = (
         ("match",),
     ),
     Message(
+        "late-result",
+        words(
+            r"TI was not in the running state so it cannot be updated"
+            r"|cannot update task instance in invalid state"
+        ),
+        "3.x",
+        "api-server log (409 invalid_state), task log",
+        "A process told how its task instance ended, and the row did not say running any more: it "
+        "was failed, cleared or reset meanwhile. What the process did is not kept in the row.",
+        "Real: user code ran to its end, for nothing.",
+        "`previous_state` says what the row had become; see who wrote it.",
+        ("heartbeat-timeout", "clear", "orphan-reset", "concurrent-duplicate"),
+        word_keys={"previous_state": "what the row said"},
+    ),
+    Message(
         "invalid-state",
         words(
             r"TI was not in a state where it could be marked as running"
-            r"|cannot start task instance in invalid state"
+            r"|cannot start task instance in invalid state|\binvalid_state\b"
         ),
         "3.x",
         "api-server log (409 invalid_state), log of the executor worker",
@@ -61,7 +76,10 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "gone",
-        words(r"TaskInstance not in live table but archived in history|\b410 gone\b"),
+        words(
+            r"TaskInstance not in live table but archived in history|\b410 gone\b"
+            r"|task instance not found,? it may have been moved to the task instance history"
+        ),
         "3.2 and newer",
         "api-server log (410)",
         "A heartbeat came from a process of an earlier try: the task instance was cleared, reset "
@@ -72,7 +90,7 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "not-found",
-        words(r"\btask instance not found\b"),
+        words(r"\btask instance not found\b|\breason\W{1,6}not_found\b"),
         "3.x (404); 3.2 and newer say 410 for a try that is over",
         "api-server log",
         "A heartbeat came for a task instance id that is in no row: it was cleared, reset, retried "
@@ -83,7 +101,7 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "running-elsewhere",
-        words(r"(?:TI is already|task) running elsewhere"),
+        words(r"(?:TI is already|\btask) running elsewhere|\brunning_elsewhere\b"),
         "3.x",
         "api-server log, task log (409 running_elsewhere)",
         "A heartbeat came with another host or pid than the row has. The supervisor ends its "
@@ -104,8 +122,8 @@ TABLE: Final[tuple[Message, ...]] = (
     Message(
         "not-running",
         words(
-            r"TI is no longer in the running state and task should terminate"
-            r"|\btask not in running state"
+            r"TI is no longer in the running state(?: and task should terminate)?"
+            r"|\btask not in running state|\bnot_running\b"
         ),
         "3.x",
         "api-server log, task log (409 not_running)",
@@ -129,6 +147,7 @@ TABLE: Final[tuple[Message, ...]] = (
         pid_keys={"current_pid": IN_ROW},
         word_keys={
             "reason": "the kind of refusal",
+            "status_code": "the status of the answer: 404, 409 or 410",
             "current_state": "what the row said",
             "current_hostname": "the host in the row",
         },
@@ -175,6 +194,35 @@ TABLE: Final[tuple[Message, ...]] = (
         "Real death; the reason given is not evidence.",
         "Only the kernel knows the sender: `killed_by` of the verdict says `oom` if it was.",
         ("match", "retry", "worker-restart", "died-unrecorded"),
+        word_keys={"signal_name": "the signal"},
+    ),
+    Message(
+        "worker-starting",
+        words(r"\bworker starting up(?: pid=N(pid))?"),
+        "3.x",
+        "scheduler log",
+        "LocalExecutor forked a worker. It supervises one task after the other and forks a runner "
+        "for each.",
+        "Not an alarm.",
+        "This number is never the one on record, which is the runner's.",
+        ("match",),
+        {"pid": "an executor worker, the supervisor of its tasks"},
+    ),
+    Message(
+        "process-stopped",
+        words(
+            r"process did not terminate in time|\bprocess exited\b(?=.{0,200}\bsignal_sent\b)"
+            r"|received signal, forwarding to task subprocess"
+        ),
+        "3.x",
+        "log of the executor worker",
+        "A supervisor ends its runner: it sends SIGTERM, then SIGKILL if that takes too long, or "
+        "passes on the signal that it got itself.",
+        "Real: the process is ended from above; a line before says why.",
+        "The recording has the sender of each signal: `killed_by` of the verdict.",
+        ("clear", "worker-restart", "heartbeat-timeout", "match"),
+        pid_keys={"pid": "the runner of this supervisor"},
+        word_keys={"signal_sent": "the signal", "signal": "the signal", "exit_code": "its exit"},
     ),
     Message(
         "exited-abnormally",
@@ -190,9 +238,9 @@ TABLE: Final[tuple[Message, ...]] = (
     Message(
         "executor-reports",
         words(
-            r"executor ..reported that the task instance ..finished with state W(event),? "
+            r"(?:reported that the task instance ..)?finished with state W(event),? "
             r"(?:but|although) the task instance's state attribute is W(state)"
-            r"|executor reports task instance ..finished \(W(event1)?\) although the task says "
+            r"|(?:reports task instance ..)?finished \(W(event1)?\) although the task says "
             r"it'?s W(state1)"
         ),
         "2.x and 3.x (other words up to 2.8)",
@@ -213,7 +261,7 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "orphan-reset",
-        words(r"reset the following (?:N(count) )?orphaned task ?instances"),
+        words(r"(?:reset the following )?(?:N(count) )?orphaned task ?instances"),
         "2.x and 3.x",
         "scheduler log",
         "A scheduler took these task instances for orphaned, for the one that had queued them was "
@@ -226,7 +274,7 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "try-number-mismatch",
-        words(r"TI try_number mismatch:? ?db_try_number=N(try)"),
+        words(r"TI try_number mismatch(?:\W{1,3}db_try_number=N(try))?"),
         "3.1.8 and newer",
         "scheduler log",
         "An executor's event is of another try than the row, and is left aside.",
@@ -237,7 +285,7 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "finished-line",
-        words(r"TaskInstance finished:..\bpid=N(pid)"),
+        words(r"TaskInstance finished:(?:.{0,2000}?\bpid=N(pid))?"),
         "2.x and 3.x",
         "scheduler log",
         "What the scheduler makes of an executor's event. The try number is the event's; state, "

@@ -2,8 +2,8 @@
 What the lines of Celery workers, and of the scheduler about them, mean for processes.
 
 Read in airflow/providers/celery/executors/celery_executor{,_utils}.py @ 3.15.2 and 3.26.0,
-celery/worker/request.py, celery/apps/worker.py @ 5.6, billiard/pool.py @ 4.3 and
-kombu/transport/virtual/base.py @ 5.7.
+celery/app/trace.py, celery/worker/request.py, celery/apps/worker.py @ 5.6, billiard/pool.py @ 4.3
+and kombu/transport/virtual/base.py @ 5.7.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from pidtrail.airflow.message_form import Message, words
 
 CELERY_ID: Final = "the id of the Celery message (external_executor_id in the row), no process"
+IN_CELERY: Final = "what Celery calls the task: one name for all of Airflow's"
 SUPERVISOR: Final = "the supervisor that the pool process forked; the runner is its child"
 
 TABLE: Final[tuple[Message, ...]] = (
@@ -137,6 +138,84 @@ TABLE: Final[tuple[Message, ...]] = (
         "Nothing to do.",
         ("match",),
         words={"count": "how many"},
+    ),
+    Message(
+        "celery-received",
+        words(r"task W(name)\[U(id)\] received"),
+        "2.x (execute_command), 3.x (execute_workload)",
+        "log of the Celery worker",
+        "The main process of a worker took a message from the broker. It waits in that worker "
+        "until one of its pool processes is free.",
+        "Not an alarm. The same id twice is a message that was delivered twice.",
+        "With a recording, `--message` finds the run by the id, which the row has too.",
+        ("match", "aborted-start", "retry"),
+        words={"name": IN_CELERY, "id": CELERY_ID},
+    ),
+    Message(
+        "celery-succeeded",
+        words(r"task W(name)\[U(id)\] succeeded in (?P<seconds>[0-9.e-]{1,24}) ?s\b"),
+        "2.x (execute_command), 3.x (execute_workload)",
+        "log of the Celery worker",
+        "The pool process came to its end with the message. Celery says so also of a task "
+        "instance that failed or was deferred: it is told of no more than of a supervisor's end.",
+        "Not an alarm, and no word about the state of the task instance.",
+        "The row has the state; the runner's exit is in the recording.",
+        ("match", "retry", "reschedule", "deferral"),
+        words={"name": IN_CELERY, "id": CELERY_ID, "seconds": "how long, in seconds"},
+    ),
+    Message(
+        "celery-raised",
+        words(
+            r"task W(name)\[U(id)\] (?P<how>raised (?:un)?expected|internal error|retry|ignored|"
+            r"rejected)"
+        ),
+        "2.x (execute_command), 3.x (execute_workload)",
+        "log of the Celery worker",
+        "The pool process left the message with an exception, which follows. `ignored` is a second "
+        "delivery whose start Airflow has refused.",
+        "Real for the supervisor; its runner may have ended well, or live on.",
+        "Read what follows, and see in the recording what became of the runner.",
+        ("retry", "aborted-start", "orphaned-still-running", "died-unrecorded", "match"),
+        words={"name": IN_CELERY, "id": CELERY_ID, "how": "how it was left"},
+    ),
+    Message(
+        "celery-revoked",
+        words(r"discarding revoked task:? W(name)\[U(id)\]|\bterminating U(id1) \("),
+        "2.x and 3.x",
+        "log of the Celery worker",
+        "A scheduler revoked the message: the task instance was stuck in queued, cleared, or set "
+        "to another state. Terminating signals the pool process that has it.",
+        "Real: if a runner was there already, its supervisor is ended above it.",
+        "The scheduler's log says why; the recording who was signalled.",
+        ("clear", "retry", "orphaned-still-running", "match"),
+        words={"name": IN_CELERY, "id": CELERY_ID, "id1": CELERY_ID},
+    ),
+    Message(
+        "celery-id",
+        words(
+            r"\bsetting external_(?:executor_)?id for ..\bto U(id)"
+            r"|\b(?:external[_ ]executor[_ ]id|celery[_ ]task(?:[_ ](?:uu)?id)?)\W{1,6}U(id1)"
+        ),
+        "2.x and 3.x",
+        "scheduler log, row of the task instance, log of the Celery worker",
+        "The id under which an executor knows the attempt: with Celery that of the message. 3.x "
+        "gives it when it queues the attempt, 2.x when Celery has taken it.",
+        "Not an alarm.",
+        "Look the id up in a recording, or in the worker's log: all of its lines have it.",
+        ("match", "retry", "aborted-start"),
+        words={"id": CELERY_ID, "id1": CELERY_ID},
+    ),
+    Message(
+        "id-alone",
+        words(r"^\W*U(id)\W*$"),
+        "2.x and 3.x",
+        "anywhere",
+        "The id of an attempt in 3.x (it is in the title of its process and in the row), or of a "
+        "Celery message (external_executor_id in the row).",
+        "Not an alarm.",
+        "With a recording, `--message` finds whose it is.",
+        ("match", "retry", "clear"),
+        words={"id": "a task instance's id, or a Celery message's"},
     ),
 )
 """The first that matches at a place is taken: what is peculiar stands before what is part of it."""

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from pidtrail.airflow.commands import uuid_text
 from pidtrail.airflow.messages import Mention, Names, Reading, kinds, names_in, readings
 from pidtrail.errors import PidtrailError
 from pidtrail.reports.escape import visible
 from pidtrail.reports.process import task_label
+from pidtrail.verdict.case import WAITING_STATES
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
 
 WIDTH = 100
@@ -20,8 +22,8 @@ class NumberTold(msgspec.Struct, frozen=True):
     """
     A number or word of a message, and what Airflow means by it.
 
-    `seen` says which processes of the recording had that number; None without a
-    recording, and for words.
+    `seen` says which processes of the recording had that number, or for which runs the
+    id stood; None without a recording, and for other words.
     """
 
     value: str
@@ -74,16 +76,29 @@ def about(text: str, found: list[Reading], verdicts: list[Verdict]) -> list[Verd
     pids = {int(mention.value) for one in found for mention in one.pids}
     if not names and not pids:
         return verdicts
-    named = [v for v in verdicts if names and is_named(v, names)]
+    named = by_message(verdicts, names.uuids)
+    named = named or [v for v in verdicts if names and is_named(v, names)]
     numbered = [v for v in verdicts if pids & numbers_of(v)]
     both = [v for v in named if v in numbered]
     return both or named or numbered
 
 
+def by_message(verdicts: list[Verdict], uuids: frozenset[str]) -> list[Verdict]:
+    """
+    Return the attempts that a message of an executor with one of these ids started.
+
+    A row that waits may still show the id of the attempt before, as it shows its pid.
+    """
+    found = [(v, row) for v in verdicts for row in v.recorded if row.external_executor_id in uuids]
+    begun = [v for v, row in found if row.state not in WAITING_STATES]
+    chosen = begun or [v for v, _ in found]
+    return [v for v in verdicts if v in chosen]
+
+
 def is_named(verdict: Verdict, names: Names) -> bool:
     """Return whether all that a text names of task instances fits this one."""
     task = verdict.task
-    if names.ti_ids and task.ti_id in names.ti_ids:
+    if names.uuids and task.ti_id in names.uuids:
         return True
     fits = [
         str(value) == names.fields[name]
@@ -124,7 +139,7 @@ def told(found: list[Reading], report: Report | None) -> Told:
             one.message.advice,
             one.message.codes,
             [number_told(mention, verdicts) for mention in one.pids],
-            [NumberTold(mention.value, mention.what) for mention in one.words],
+            [word_told(mention, verdicts) for mention in one.words],
             compared(one, verdicts or []) or one.comparison,
         )
         for one in found
@@ -138,6 +153,24 @@ def number_told(mention: Mention, verdicts: list[Verdict] | None) -> NumberTold:
         return NumberTold(mention.value, mention.what)
     seen = [line for verdict in verdicts for line in who_had(int(mention.value), verdict)]
     return NumberTold(mention.value, mention.what, list(dict.fromkeys(seen)))
+
+
+def word_told(mention: Mention, verdicts: list[Verdict] | None) -> NumberTold:
+    """Return what a word is; of an executor's id, which PIDs were on record with it."""
+    if verdicts is None or uuid_text(mention.value) is None:
+        return NumberTold(mention.value, mention.what)
+    seen = []
+    for verdict in by_message(verdicts, frozenset([uuid_text(mention.value) or ""])):
+        rows = [r for r in verdict.recorded if r.external_executor_id == uuid_text(mention.value)]
+        pids = dict.fromkeys(r.pid for r in rows if r.pid and r.state not in WAITING_STATES)
+        numbers = f"recorded PID {', '.join(map(str, pids))}" if pids else "no PID was recorded"
+        seen.append(f"the id of {task_label(verdict.task)}, {numbers}")
+    seen += [
+        f"the task instance id of {task_label(verdict.task)}"
+        for verdict in verdicts
+        if verdict.task.ti_id == uuid_text(mention.value)
+    ]
+    return NumberTold(mention.value, mention.what, seen)
 
 
 def compared(one: Reading, verdicts: list[Verdict]) -> str | None:
@@ -216,6 +249,8 @@ def render(what: Told, paint: Callable[[str], str]) -> str:
                 lines += wrapped("", "in the recording: no process of these task instances")
         for word in one.words:
             lines += wrapped(word.value, word.what)
+            for text in word.seen or ():
+                lines += wrapped("", f"in the recording: {text}")
         if one.comparison is not None:
             lines += wrapped("numbers", one.comparison)
         lines += wrapped("alarm", one.alarm)

@@ -194,6 +194,7 @@ class Judge:
                 self.wall(report.ts_boot_ns),
                 report.task.try_number if report.task else None,
                 report.table,
+                report.external_executor_id,
             )
             if not found or replace(found[-1], seen_at=None) != replace(entry, seen_at=None):
                 found.append(entry)

@@ -80,7 +80,12 @@ class ProcessReport(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What Airflow recorded, each time it was another pid or state; `seen_at` is our clock."""
+    """
+    What Airflow recorded, each time it was another pid or state; `seen_at` is our clock.
+
+    `external_executor_id` is the executor's own name of the attempt: with Celery the
+    message's id. Over the REST API it is not to be had.
+    """
 
     pid: int | None
     hostname: str | None
@@ -89,6 +94,7 @@ class Recorded(msgspec.Struct, frozen=True):
     seen_at: str | None
     try_number: int | None = None
     table: str | None = None
+    external_executor_id: str | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
