@@ -30,6 +30,18 @@ FRAGMENTS = st.lists(
             '"token": "',
             "password=",
             "--json-string",
+            "curl -u ",
+            "mysql -p",
+            "sshpass -p ",
+            "users -p",
+            "variables set ",
+            "password: ",
+            "token = ",
+            "a:b@",
+            "thin:a/",
+            "eyJ",
+            "eyJa.eyJb.c",
+            "sig=",
             "�",
             "�",
             "x",
@@ -49,6 +61,8 @@ FRAGMENTS = st.lists(
         ),
         ("postgresql://u:p@ss@h/db", f"postgresql://u:{MARK}@h/db"),
         ("postgresql://u:p/ss@h/db", f"postgresql://u:{MARK}@h/db"),
+        ("postgresql://u:p@s/s:w@h/db?a=b@c", f"postgresql://u:{MARK}@h/db?a=b@c"),
+        ("mysql://u:p#s?s@h/db", f"mysql://u:{MARK}@h/db"),
         ("postgresql://u:p ss@h/db", f"postgresql://u:{MARK}@h/db"),
         (
             "postgresql://h/db?user=u&password=p&x=1",
@@ -191,6 +205,82 @@ def test_no_secret_is_left_in_any_of_the_known_places(secret: str) -> None:
     )
 
 
+USUAL: list[list[str]] = [
+    ["airflow", "connections", "add", "x", "--conn-uri", "aws://AKIA0:{}@"],
+    ["airflow", "connections", "add", "x", "--conn-json", '{{"password": "{}"}}'],
+    ["airflow", "connections", "add", "x", "--conn-password", "{}", "--conn-type", "http"],
+    ["airflow", "users", "create", "-u", "ann", "-p", "{}", "-r", "Admin"],
+    ["airflow", "users", "reset-password", "-u", "ann", "-p{}"],
+    ["airflow", "variables", "set", "api_token", "{}"],
+    ["airflow", "celery", "flower", "--basic-auth", "ann:{}"],
+    ["celery", "--broker", "amqp://u:{}@h//", "worker"],
+    ["celery", "--broker=sentinel://:{}@h1:1;sentinel://:{}@h2:1/0"],
+    ["env", "AIRFLOW__CELERY__BROKER_URL=redis://:{}@h", "airflow", "celery", "worker"],
+    ["env", "AIRFLOW__API_AUTH__JWT_SECRET={}", "airflow", "api-server"],
+    ["env", "AIRFLOW_VAR_PLAIN={}", "airflow", "scheduler"],
+    ["env", "GITHUB_PAT={}", "REDISCLI_AUTH={}", "make"],
+    ["env", "aws_secret_access_key={}", "aws", "s3", "ls"],
+    ["mysql", "-uroot", "-p{}", "db"],
+    ["/usr/bin/mysqldump", "--password={}", "db"],
+    ["sshpass", "-p", "{}", "ssh", "h"],
+    ["redis-cli", "-a", "{}", "ping"],
+    ["sqlcmd", "-U", "u", "-P", "{}"],
+    ["psql", "host=h password='{} x' user=u"],
+    ["java", "-jar", "x", "jdbc:oracle:thin:scott/{}@h:1521/x"],
+    ["java", "-jar", "x", "jdbc:sqlserver://h;user=u;password={};x=y"],
+    ["java", "-Djavax.net.ssl.keyStorePassword={}", "Main"],
+    ["curl", "-u", "ann:{}", "https://h"],
+    ["curl", "-H", "X-Api-Key: {}", "https://h"],
+    ["curl", "--oauth2-bearer", "{}", "https://h"],
+    ["curl", "https://b.s3.amazonaws.com/x?X-Amz-Signature={}&X-Amz-Security-Token={}"],
+    ["curl", "https://a.blob.core.windows.net/c?sv=1&sig={}"],
+    ["curl", "https://hooks.slack.com/services/T0/B0/{}"],
+    ["curl", "-d", '{{"password": ["{}"], "apiKey": "{}"}}', "https://h"],
+    ["aws", "configure", "set", "aws_secret_access_key", "{}"],
+    ["az", "login", "--service-principal", "-u", "x", "-p", "{}"],
+    ["az", "storage", "--connection-string", "AccountName=x;AccountKey={}==;EndpointSuffix=y"],
+    ["docker", "login", "-u", "u", "-p", "{}"],
+    ["docker", "run", "--env=DB_PASSWORD={}", "image"],
+    ["kubectl", "create", "secret", "generic", "x", "--from-literal=any={}"],
+    ["helm", "install", "--set", "postgresql.postgresqlPassword={},a=b"],
+    ["spark-submit", "--conf", "spark.hadoop.fs.s3a.secret.key={}", "job.py"],
+    ["dbt", "run", "--vars", "{{db_password: {}}}"],
+    ["python", "-c", "os.environ['X_TOKEN'] = '{}'; connect(password = \"{}\")"],
+    ["vault", "login", "{}"],
+    ["x", "--opt", "ann:{}@h:5432/db"],
+]
+
+
+@pytest.mark.parametrize("form", USUAL, ids=" ".join)
+def test_no_secret_is_left_in_what_airflow_s_tasks_usually_run(form: list[str]) -> None:
+    """As arguments, within `bash -c`, as a title, and in the repr of a 2.x supervisor's title."""
+    argv = [word.format(*["Zq9Secret77xW"] * 2) for word in form]
+    quoted = " ".join(word if word.isalnum() else f"'{word}'" for word in argv if "'" not in word)
+
+    assert "Secret77" not in " ".join(redact_argv(argv))
+    assert "Secret77" not in " ".join(redact_argv(["bash", "-c", " ".join(argv)]))
+    assert "Secret77" not in " ".join(redact_argv(["bash", "-c", quoted]))
+    assert "Secret77" not in redact_text(" ".join(argv))
+    assert "Secret77" not in redact_text(f"airflow task supervisor: {argv!r}")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["airflow", "webserver", "-p", "8080"],
+        ["airflow", "tasks", "run", "refresh_token", "get_key", "manual__1", "--pool", "p"],
+        ["docker", "run", "-p", "80:80", "-u", "1000:1000", "image@sha256:0123"],
+        ["mysql", "-P", "3306", "-p", "db"],
+        ["mkdir", "-p", "/opt/airflow/logs/dag_id=token/run_id=secret"],
+        ["/usr/bin/celery", "-n", "worker@host:1", "worker"],
+        ["ssh", "-p", "22", "root@host", "ls"],
+    ],
+)
+def test_what_only_looks_like_a_secret_stays(argv: list[str]) -> None:
+    assert redact_argv(argv) == argv
+    assert redact_text(" ".join(argv)) == " ".join(argv)
+
+
 @pytest.mark.parametrize(
     "piece",
     [
@@ -205,6 +295,15 @@ def test_no_secret_is_left_in_any_of_the_known_places(secret: str) -> None:
         '"token": "',
         "TOKEN",
         "bearer ",
+        "curl -u ",
+        "mysql -p",
+        "variables set ",
+        "eyJ-",
+        "eyJa.",
+        "a:",
+        "password: {",
+        "thin:x/",
+        "--a-",
     ],
 )
 def test_a_hostile_argument_of_the_longest_size_takes_no_longer_than_its_length(piece: str) -> None:
