@@ -25,10 +25,10 @@ or, in the middle of reading, a `lost` record.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import structs
 
@@ -129,29 +129,11 @@ class Boot:
 
         With a `lost` record where a segment, or a part of one, is missing.
         """
-        last, last_ns = after, 0
-        for one in self.segments:
-            again: list[Event] = []
-            # Not so at the beginning: what is older than the first segment is no part of it.
-            missing = 0 < last < one.after
-            try:
-                for event in self.read(one):
-                    last_ns = max(last_ns, event.ts_boot_ns)
-                    if event.seq <= last:
-                        continue
-                    if missing and event.seq <= one.after:
-                        again.append(event)
-                        continue
-                    if missing:
-                        yield from bridge(last, one, again, last_ns)
-                        missing = False
-                    last = event.seq
-                    yield event
-            except RecordingError as error:
-                self.problems.append(str(error))
-            if missing:
-                yield from bridge(last, one, again, last_ns)
-                last = one.after
+        return once(map(self.part, self.segments), self.problems, after)
+
+    def part(self, one: Segment) -> Part:
+        """Return a segment as it is read."""
+        return Part(one.path.name, one.after, one.header.began_ns, self.read(one))
 
     def read(self, one: Segment) -> Iterator[Event]:
         """Yield the records of a segment. Raises RecordingError where it cannot be read on."""
@@ -162,16 +144,60 @@ class Boot:
             recording.close()
 
 
-def bridge(last: int, one: Segment, again: Sequence[Event], from_ns: int) -> list[Event]:
+class Part(NamedTuple):
+    """
+    The records of a segment, wherever they come from; `began_ns` as in its header.
+
+    Reading them raises RecordingError where they cannot be read on.
+    """
+
+    name: str
+    after: int
+    began_ns: int | None
+    events: Iterator[Event]
+
+
+def once(parts: Iterable[Part], problems: list[str], after: int = 0) -> Iterator[Event]:
+    """
+    Yield the records of a boot with higher numbers than `after`, each once, in order.
+
+    With a `lost` record where a segment, or a part of one, is missing; `problems` gets why.
+    """
+    last, last_ns = after, 0
+    for one in parts:
+        again: list[Event] = []
+        # Not so at the beginning: what is older than the first segment is no part of it.
+        missing = 0 < last < one.after
+        try:
+            for event in one.events:
+                last_ns = max(last_ns, event.ts_boot_ns)
+                if event.seq <= last:
+                    continue
+                if missing and event.seq <= one.after:
+                    again.append(event)
+                    continue
+                if missing:
+                    yield from bridge(last, one, again, last_ns)
+                    missing = False
+                last = event.seq
+                yield event
+        except RecordingError as error:
+            problems.append(str(error))
+        if missing:
+            yield from bridge(last, one, again, last_ns)
+            last = one.after
+
+
+def bridge(last: int, one: Part, again: Sequence[Event], from_ns: int) -> list[Event]:
     """Return what is known of the records before a segment: those told again, and the gap."""
     known = {event.seq for event in again}
     hole = next((n for n in range(last + 1, one.after + 1) if n not in known), None)
     if hole is None:
         return list(again)
-    to_ns = one.header.began_ns
+    to_ns = one.began_ns
     lost = Lost(
         hole, to_ns or from_ns, ORIGIN, from_ns=from_ns or None, to_ns=to_ns,
-        reason=f"records before {one.path.name} are missing in the history",
+        reason=f"records before {one.name} are missing in the history",
     )  # fmt: skip
     return sorted([*again, lost], key=lambda event: event.seq)
 

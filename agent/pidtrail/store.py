@@ -15,7 +15,7 @@ import contextlib
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pidtrail import __version__, codec
 from pidtrail.errors import PidtrailError, RecordingError
@@ -43,6 +43,11 @@ TABLES: Final = (
 )
 INSERT: Final = "INSERT INTO batches VALUES (?, ?, ?, ?)"
 NO_NOTES: Final[Mapping[str, str]] = {}
+NEXT: Final = """
+SELECT first_seq, last_seq, plain, CAST(body AS BLOB) FROM batches
+WHERE first_seq > ? ORDER BY first_seq LIMIT 1
+"""
+LOWEST_SEQ: Final = -(2**63)
 BATCH_EVENTS: Final = 500
 """At most in one row: what a damaged page can take with it."""
 
@@ -194,6 +199,14 @@ def is_recording(path: Path) -> bool:
     return head.startswith(MAGIC) and int.from_bytes(head[68:72], "big") == APPLICATION_ID
 
 
+class Batch(NamedTuple):
+    """A row: `body` is a JSON array; `plain`, that its writer knew all fields in it."""
+
+    last_seq: int
+    plain: bool
+    body: bytes
+
+
 class Recording:
     """
     Reads a recording.
@@ -275,16 +288,31 @@ class Recording:
         """
         last = 0
         own_version = self.header.version == __version__
-        query = "SELECT last_seq, plain, body FROM batches ORDER BY first_seq"
+        for batch in self.batches():
+            try:
+                yield from codec.decode_batch(batch.body, plain=batch.plain and own_version)
+            except RecordingError as error:
+                raise RecordingError(
+                    f"{self.path} is damaged after event {last}: {error}"
+                ) from error
+            last = batch.last_seq
+
+    def batches(self) -> Iterator[Batch]:
+        """
+        Yield the rows in order. Raises RecordingError at the place where the file is damaged.
+
+        Each is read by itself: a read that stays open while the caller is busy with what
+        it got would keep the writer from taking its WAL in.
+        """
+        first, last = LOWEST_SEQ, 0
         try:
-            for last_seq, plain, body in self.db.execute(query):
+            while (row := self.db.execute(NEXT, (first,)).fetchone()) is not None:
+                first, last_seq, plain, body = row
                 # Of a page that is cut in two, the missing half reads as zeros.
                 if body is None:
                     raise sqlite3.DatabaseError("a row is empty")
-                yield from codec.decode_batch(body, plain=plain and own_version)
+                yield Batch(last_seq, bool(plain), body)
                 last = last_seq
-        except RecordingError as error:
-            raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error
         except sqlite3.Error as error:
             raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error
         if self.truncated:

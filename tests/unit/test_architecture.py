@@ -20,7 +20,7 @@ AGENT = Path(__file__).resolve().parents[2] / "agent"
 LAYERS = (
     "cli",
     "runtime",
-    "keeper",
+    "service | keeper",
     "history",
     "reports | sinks | sources | store | lab | airflow",
     "verdict",

@@ -27,7 +27,10 @@ COMMANDS: Final = {
         "pidtrail.cli.trace:trace",
         "Watch processes from the kernel, and explain every Airflow task instance among them.",
     ),
-    "tree": ("pidtrail.cli.tree:tree", "Show the processes of a recording as a tree."),
+    "tree": (
+        "pidtrail.cli.tree:tree",
+        "Show the processes of a recording, or of the running service, as a tree.",
+    ),
     "explain": (
         "pidtrail.cli.explain:explain",
         "Say for every task instance attempt which process ran it, and why its PID is another.",

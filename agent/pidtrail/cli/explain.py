@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -13,12 +14,15 @@ from msgspec import structs
 
 from pidtrail.airflow.facts import Role
 from pidtrail.cli import message as line
-from pidtrail.cli.stream import Stream
+from pidtrail.cli.logs import log
+from pidtrail.cli.stream import Stream, socket_option
 from pidtrail.clock import NS_PER_SECOND, epoch_ns_of_text
-from pidtrail.errors import UsageError
+from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.reports.terminal import may_colour, painted
 from pidtrail.reports.text import print_report
-from pidtrail.verdict.engine import explain_code, judge_stream
+from pidtrail.service.client import NoService
+from pidtrail.service.protocol import Request
+from pidtrail.verdict.engine import explain_code, joined, judge_stream
 from pidtrail.verdict.model import Report, Verdict
 
 SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])\Z")
@@ -43,14 +47,16 @@ Test = Callable[[Verdict], bool]
 @click.option(
     "--since",
     metavar="T",
-    help="Only what lived or was recorded since: RFC 3339, or 10m, 2h, 3d before FILE ends.",
+    help="Only what lived or was recorded since: RFC 3339, or 10m, 2h, 3d before FILE ends or now.",
 )
+@socket_option
 @click.option("--json", "as_json", is_flag=True, help="Print pidtrail.verdict/1 instead.")
 @click.option("--code", metavar="CODE", help="Say what a verdict code means, and what it needs.")
 @click.option(
     "--message",
     metavar="LINE",
-    help="Say what a line of Airflow's log or UI means; with FILE, of which runs it is.",
+    help="Say what a line of Airflow's log or UI means, and of which runs it is, as far as FILE"
+    " or the running service tells.",
 )
 def explain(
     file: str | None,
@@ -62,6 +68,7 @@ def explain(
     try_number: int | None,
     pid: int | None,
     since: str | None,
+    socket_path: str,
     as_json: bool,
     code: str | None,
     message: str | None,
@@ -72,9 +79,11 @@ def explain(
     A line per attempt, then a sentence for each that can be pasted into an
     incident, and what is not known. FILE is a recording, a JSONL stream, or `-`
     for JSONL on stdin. A damaged FILE is explained as far as it can be read.
+    Without FILE it is what the service on this host has seen.
 
     \b
     Examples:
+      pidtrail explain --since 2h
       pidtrail explain session.db
       pidtrail explain session.db --dag sales --task load --try 2
       pidtrail explain session.db --pid 22693 --json | jq '.verdicts[].summary'
@@ -87,9 +96,6 @@ def explain(
         click.echo(explain_code(code))
         return
     read = None if message is None else line.read(message)
-    if read is not None and file is None:
-        answer(line.told(read, None), as_json=as_json)
-        return
     wanted: list[tuple[str, str | int | None]] = [
         ("dag_id", dag),
         ("task_id", task),
@@ -98,10 +104,19 @@ def explain(
         ("try_number", try_number),
     ]
     span_ns, since_ns = instant(since)
-    stream = Stream(file)
-    report = judge_stream(stream.header, stream.events(), problems=stream.problems, pid=pid)
+    asked_ns = since_ns if span_ns is None else time.time_ns() - span_ns
+    stream = opened(file, socket_path, Request("history", asked_ns), is_needed=read is None)
+    if stream is None:
+        answer(line.told(read or [], None), as_json=as_json)
+        return
+    report = joined(
+        [
+            judge_stream(header, events, problems=stream.problems, pid=pid)
+            for header, events in stream.boots()
+        ]
+    )
     if span_ns is not None:
-        since_ns = stream.last_ns + stream.header.wall_offset_ns - span_ns
+        since_ns = stream.ended_ns - span_ns
     tests = [field_is(name, value) for name, value in wanted if value is not None]
     if pid is not None:
         tests.append(lambda verdict: pid in numbers_of(verdict))
@@ -120,6 +135,25 @@ def explain(
         if as_json:
             return
     show(structs.replace(report, verdicts=found, unknowns=unknowns), report, as_json=as_json)
+
+
+def opened(
+    file: str | None, socket_path: str, request: Request, *, is_needed: bool
+) -> Stream | None:
+    """
+    Return what is to be judged.
+
+    None if it is not needed, as beside a message, and there is no FILE and no service
+    that answers. Raises PidtrailError.
+    """
+    try:
+        return Stream(file, socket_path, request)
+    except PidtrailError as error:
+        if is_needed or file is not None:
+            raise
+        if not isinstance(error, NoService):
+            log.warning(str(error))
+        return None
 
 
 def show(filtered: Report, report: Report, *, as_json: bool) -> None:

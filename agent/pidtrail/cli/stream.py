@@ -1,39 +1,83 @@
-"""Reading the FILE that a command was given, damage and all."""
+"""Reading what a command was given, damage and all: FILE, or what the running service has seen."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import Final
+
+import click
 
 from pidtrail.cli.logs import log
-from pidtrail.errors import PidtrailError
 from pidtrail.events import Event, Header
+from pidtrail.service.client import Answer
+from pidtrail.service.protocol import SOCKET, SOCKET_VARIABLE, Request
 from pidtrail.sources.replay import Replay
+
+socket_option: Final = click.option(
+    "--socket",
+    "socket_path",
+    metavar="PATH",
+    envvar=SOCKET_VARIABLE,
+    default=SOCKET,
+    show_default=True,
+    help=f"Where the running service is asked if there is no FILE, or {SOCKET_VARIABLE}.",
+)
 
 
 class Stream:
     """
-    The events of FILE, and what went wrong with them.
+    The records of FILE, or what the running service answers, and what went wrong with them.
 
-    `problems` is filled while `events` is read to its end: damage is said once
-    on stderr, and what stands before it is good. `last_ns` is CLOCK_BOOTTIME of
-    the latest event read. Raises PidtrailError if nothing can be read at all.
+    `problems` is filled while they are read: damage is said once on stderr, and what
+    stands before it is good. Raises PidtrailError if nothing can be read at all.
     """
 
-    def __init__(self, file: str | None) -> None:
-        if file is None:
-            raise PidtrailError(
-                "no service runs here to ask", "name a recording, a JSONL file, or `-` for stdin"
-            )
-        self.replay = Replay(file)
-        self.header: Header = self.replay.header
+    def __init__(self, file: str | None, socket_path: str, request: Request) -> None:
+        self.answer: Answer | None = None
         self.problems: list[str] = []
-        self.last_ns = 0
+        self.ended_ns = 0
+        """The epoch instant up to which it tells, once it was read."""
+        if file is None:
+            self.answer = Answer(socket_path, request)
+        else:
+            self.replay = Replay(file)
 
-    def events(self) -> Iterator[Event]:
-        """Yield the events; to be called once."""
+    def boots(self) -> Iterator[tuple[Header, Iterator[Event]]]:
+        """
+        Yield the header and the records of each boot of the host, to be read in this order.
+
+        There is one in a FILE. Keys and instants of two boots are not to be compared.
+        """
+        if self.answer is None:
+            yield self.replay.header, self.of_file()
+            return
+        self.ended_ns = time.time_ns()
+        for header, events in self.answer.boots():
+            yield header, self.of_service(events, self.answer)
+        self.take_problems(self.answer)
+
+    def of_service(self, events: Iterator[Event], answer: Answer) -> Iterator[Event]:
+        """Yield the events of a boot."""
+        yield from events
+        self.take_problems(answer)
+
+    def of_file(self) -> Iterator[Event]:
+        """Yield the events of FILE."""
+        last_ns = 0
         for event in self.replay.events():
-            self.last_ns = max(self.last_ns, event.ts_boot_ns)
+            last_ns = max(last_ns, event.ts_boot_ns)
             yield event
+        self.ended_ns = last_ns + self.replay.header.wall_offset_ns
         if self.replay.problem is not None:
-            self.problems.append(self.replay.problem)
-            log.warning(self.replay.problem)
+            self.say(self.replay.problem)
+
+    def take_problems(self, answer: Answer) -> None:
+        """Take in what went wrong with the service's answer since the last time."""
+        for problem in answer.problems[len(self.problems) :]:
+            self.say(problem)
+
+    def say(self, problem: str) -> None:
+        """Take in a problem, and say it."""
+        self.problems.append(problem)
+        log.warning(problem)

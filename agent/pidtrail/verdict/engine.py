@@ -6,6 +6,7 @@ import inspect
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from pidtrail.clock import rfc3339, wall_ns
@@ -31,7 +32,7 @@ from pidtrail.verdict.model import (
 from pidtrail.verdict.rules import RULES, code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 STRENGTH: Final[tuple[Confidence, ...]] = ("weak", "strong", "proved")
 
@@ -52,6 +53,26 @@ def judge_stream(
     judge = Judge(header, correlate(tree, reports, facts), first_ns, last_ns, known + problems)
     judge.pid = pid
     return judge.report()
+
+
+def joined(reports: Sequence[Report]) -> Report:
+    """
+    Return the reports of several boots of a host, oldest first and at least one, as one.
+
+    What is said of the host is the newest's. A verdict of an earlier boot names it: the
+    numbers of its evidence and its processes are of that boot.
+    """
+    newest = reports[-1]
+    return replace(
+        newest,
+        verdicts=[
+            verdict if report is newest else replace(verdict, boot_id=report.boot_id or UNSET)
+            for report in reports
+            for verdict in report.verdicts
+        ],
+        unknowns=list(dict.fromkeys(line for report in reports for line in report.unknowns)),
+        abandoned=[one for report in reports for one in report.abandoned],
+    )
 
 
 class Judge:

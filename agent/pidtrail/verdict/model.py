@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from pidtrail.events import TaskRef
 
@@ -98,7 +99,11 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The judgement of one task instance attempt; see design section 8 for the codes."""
+    """
+    The judgement of one task instance attempt; see design section 8 for the codes.
+
+    `boot_id` is there only where it is another than the report's.
+    """
 
     task: TaskRef
     recorded: list[Recorded]
@@ -110,6 +115,7 @@ class Verdict(msgspec.Struct, frozen=True):
     summary: str
     evidence: list[int]
     unknowns: list[str]
+    boot_id: str | UnsetType = UNSET
 
 
 class Abandoned(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""The running agent's socket: who on this host may ask it what it has seen, and how."""
