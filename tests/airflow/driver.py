@@ -31,7 +31,7 @@ from demo.processes import (
     wait_until,
 )
 from demo.stage import Flips, flip_affinity
-from tests.airflow import endings
+from tests.airflow import endings, venv_tools
 from tests.airflow.performance import perform
 
 DAGS = Path(__file__).with_name("dags")
@@ -83,6 +83,7 @@ def play(host: AirflowHost, major: str) -> dict[str, object]:
     def tell(line: str) -> None:
         say(f"[{time.monotonic() - begin:5.1f} s] {line}")
 
+    venv_tools.provide(host.home)
     host.start()
     ends = endings.Endings(host, major)
     host.wait_for_dags({dag_id(case) for case in (*FIRST, LAST, *endings.cases(major))})

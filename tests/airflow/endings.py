@@ -26,6 +26,7 @@ FOREIGN_PID: Final = 99_999
 ALONE: Final = (
     *("segfault", "abort", "os_exit", "sys_exit", "exception", "self_kill", "child_kill"),
     *("oom", "execution_timeout", "dagrun_timeout", "children", "external_python"),
+    *("core", "crashing_children", "virtualenv"),
 )
 """These end by themselves."""
 ENDED: Final = ("shell_kill", "group_kill", "row_pid", "set_state", "cleared")

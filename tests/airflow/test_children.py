@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,7 @@ def asked(session: Session, pid: int) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("case", ["children", "external_python"])
+@pytest.mark.parametrize("case", ["children", "external_python", "virtualenv", "crashing_children"])
 def test_runner_is_the_recorded_one(session: Session, case: str) -> None:
     """Whatever children a task has, its own process is the runner, and the record right."""
     (begin,) = session.noted(case, "begin")
@@ -55,6 +57,66 @@ def test_other_interpreter_is_a_child(session: Session) -> None:
 
     assert ppid == begin.pid
     assert pid in children(session, "external_python")
+
+
+def test_virtual_environment_is_made_and_used_by_children(session: Session) -> None:
+    """PythonVirtualenvOperator: what makes it, what installs into it, and the user code in it."""
+    pid, ppid = told(session, "virtualenv.json")
+    (begin,) = session.noted("virtualenv", "begin")
+    below = children(session, "virtualenv")
+    commands = {
+        " ".join(one["argv"])
+        for one in session.stream()
+        if one["type"] == "exec" and one["pid"] in below and one["argv"]
+    }
+    makes, installs = (
+        ("-m virtualenv", "/bin/pip install -r") if session.is_2 else ("uv venv", "uv pip install")
+    )
+
+    assert ppid == begin.pid
+    assert pid in below
+    for words in (makes, installs, "script.py"):
+        assert [one for one in commands if words in one], words
+
+
+def test_programs_of_a_virtual_environment_are_no_runners(session: Session) -> None:
+    """However many programs make it, all are below the one process on record."""
+    (verdict,) = session.of("virtualenv")
+    (runner,) = session.runners("virtualenv")
+    below = [one for one in verdict.processes if one.role == "operator_child"]
+
+    assert len(below) >= 3
+    assert all(runner.pid in {who.pid for who in one.chain} for one in below)
+    assert {one.role for one in verdict.processes} == {"runner", "operator_child", "supervisor"}
+
+
+def test_core_dump_of_a_child_is_told(session: Session) -> None:
+    """What the child's parent had from waitpid(2) is what is told, and what limits allow."""
+    (verdict,) = session.of("crashing_children")
+    waited = told(session, "crashes.json")
+    dumped = {pid: bool(os.WCOREDUMP(status)) for pid, status in waited.values()}
+    below = {one.pid: one for one in verdict.processes if one.role == "operator_child"}
+
+    assert {pid: below[pid].core_dumped for pid in dumped} == dumped
+    assert {pid: below[pid].termsig for pid in dumped} == {
+        pid: os.WTERMSIG(status) for pid, status in waited.values()
+    }
+    assert {name for name, (pid, _) in waited.items() if dumped[pid]} == {
+        *("segv", "abort"),
+        # 3.x forks its runners from a process that may not be dumped, and that is inherited.
+        *(["as_forked"] if session.is_2 else []),
+    }
+
+
+def test_core_dump_of_a_child_stands_in_the_summary(session: Session) -> None:
+    """The sentence names who crashed, and not who crashed without a dump."""
+    (verdict,) = session.of("crashing_children")
+    waited = {name: pid for name, (pid, _) in told(session, "crashes.json").items()}
+
+    for name, sig in (("segv", "SIGSEGV"), ("abort", "SIGABRT")):
+        child = re.escape(f"Its child {waited[name]} (") + r"[^)]+\) was ended by "
+        assert re.search(child + f"{sig} and dumped core", verdict.summary)
+    assert f"child {waited['limited']} " not in verdict.summary
 
 
 def test_popen_is_a_child(session: Session) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,6 +85,7 @@ def test_out_of_memory_is_told_from_sigkill(session: Session) -> None:
     [
         ("segfault", signal.SIGSEGV),
         ("abort", signal.SIGABRT),
+        ("core", signal.SIGABRT),
         ("self_kill", signal.SIGKILL),
     ],
 )
@@ -94,6 +96,28 @@ def test_own_signal_is_its_own_doing(session: Session, case: str, sig: int) -> N
     assert (by.kind, by.sig, by.sender) == ("self", sig, None)
     assert runner.termsig == sig
     assert "itself" in verdict.summary
+
+
+@pytest.mark.parametrize(("case", "dumped"), [("core", True), ("abort", False)])
+def test_core_dump_is_told(session: Session, case: str, dumped: bool) -> None:
+    """abort() with RLIMIT_CORE raised, and with a limit that forbids it."""
+    verdict, runner, _ = ran(session, case)
+    (end,) = [one for one in session.stream() if one["type"] == "exit" and one["pid"] == runner.pid]
+
+    assert runner.core_dumped is dumped
+    assert end["core_dumped"] is dumped
+    assert ("was ended by SIGABRT and dumped core" in verdict.summary) is dumped
+
+
+def test_core_file_is_there(session: Session) -> None:
+    """Where the kernel writes files, and no program takes the dump, a file of its own is there."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+    if "/" in pattern:
+        return  # to a program, or into a folder of the host's
+    found = list(session.recording.with_name("home").joinpath("cores").iterdir())
+
+    assert found
+    assert all(one.read_bytes()[:4] == b"\x7fELF" for one in found)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,16 @@ def test_abort_is_a_signal_from_itself(told_by: Tell) -> None:
     assert end.termsig == signal.SIGABRT
 
 
+def test_core_dump_is_told(told_by: Tell, tmp_path: Path) -> None:
+    """Bit 7 of the wait status, as the parent gets it from waitpid(2)."""
+    told = told_by("killed", "dump", str(tmp_path), needs="has_wstatus")
+    victim = told.said("victim")
+
+    end = told.only(Exit, victim["pid"])
+    assert end.core_dumped is os.WCOREDUMP(told.collected(victim["pid"])["wstatus"]) is True
+    assert (end.exit_code, end.termsig) == (None, signal.SIGABRT)
+
+
 @pytest.fixture
 def small_cgroup() -> Iterator[Path]:
     """Return the cgroup.procs of a memory cgroup, v1 or v2, with a limit of 30 MB and no swap."""

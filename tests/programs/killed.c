@@ -1,6 +1,6 @@
 /*
  * Ends by a signal: "segv" by a fault, "faults" by one after 1000 that it handled, "abort" by
- * itself, "kill" by a sibling's SIGKILL.
+ * itself, "kill" by a sibling's SIGKILL. "dump FOLDER": by itself, with a core dump there.
  */
 #include "say.h"
 
@@ -19,12 +19,19 @@ static void on_fault(int sig)
 int main(int argc, char **argv)
 {
 	const char *how = argc > 1 ? argv[1] : "kill";
-	struct rlimit none = { 0, 0 };
+	struct rlimit cores = { 0, 0 };
 	pid_t victim, killer;
 	int ready[2];
 	char byte;
 
-	setrlimit(RLIMIT_CORE, &none);
+	if (!strcmp(how, "dump")) {
+		cores.rlim_cur = cores.rlim_max = RLIM_INFINITY;
+		if (argc < 3 || chdir(argv[2]))
+			die("chdir");
+		how = "abort";
+	}
+	if (setrlimit(RLIMIT_CORE, &cores))
+		die("setrlimit");
 	if (pipe(ready))
 		die("pipe");
 	victim = fork_or_die();

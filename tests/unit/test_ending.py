@@ -121,3 +121,40 @@ def test_a_signal_after_the_end_killed_nobody() -> None:
 def test_who_lives_was_killed_by_nobody() -> None:
     """Unknown stays null while the process runs."""
     assert killed(running()) is None
+
+
+def test_a_core_dump_is_told_of_the_runner() -> None:
+    """Bit 7 of the wait status is in the process and in the sentence."""
+    story = running().signal(signal.SIGABRT, "runner", "runner")
+    verdict = story.exit("runner", signal.SIGABRT | 0x80).verdict()
+
+    assert [p.core_dumped for p in verdict.processes if p.role == "runner"] == [True]
+    assert "was ended by SIGABRT and dumped core" in verdict.summary
+
+
+def test_an_end_without_core_dump_says_nothing_of_one() -> None:
+    """The same signal without bit 7."""
+    story = running().signal(signal.SIGABRT, "runner", "runner")
+    verdict = story.exit("runner", signal.SIGABRT).verdict()
+
+    assert [p.core_dumped for p in verdict.processes if p.role == "runner"] == [False]
+    assert "core" not in verdict.summary
+
+
+def test_a_child_that_dumped_core_is_named() -> None:
+    """The task went on, and its child's crash is told with the number to look for."""
+    story = running().fork("runner", "tool").exec("tool", "/usr/bin/convert")
+    story.signal(signal.SIGSEGV, "tool", None, SEGV_MAPERR).exit("tool", signal.SIGSEGV | 0x80)
+    verdict = story.exit("runner").verdict()
+
+    words = f"Its child {story.pids['tool']} (convert) was ended by SIGSEGV and dumped core."
+    assert words in verdict.summary
+    assert story.events[-2].seq in verdict.evidence
+
+
+def test_a_child_that_crashed_without_core_is_not_named() -> None:
+    """How children end is told of the processes alone."""
+    story = running().fork("runner", "tool").exec("tool", "/usr/bin/convert")
+    story.signal(signal.SIGSEGV, "tool", None, SEGV_MAPERR).exit("tool", signal.SIGSEGV)
+
+    assert "Its child" not in story.exit("runner").verdict().summary

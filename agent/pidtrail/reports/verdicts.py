@@ -154,7 +154,7 @@ def ending(process: ProcessReport) -> str:
                 words += ", raised by itself"
             case "signal":
                 words += f" from {'the kernel' if by.sender is None else who(by.sender)}"
-    return words + adopted
+    return words + (", core dumped" if process.core_dumped else "") + adopted
 
 
 def switches(process: ProcessReport) -> str:

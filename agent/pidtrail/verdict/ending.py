@@ -128,7 +128,8 @@ def ended_in_words(node: Node) -> str:
     if ended is None or ended.wstatus is None:
         return "is still running" if node.ended_ns is None else "ended, how is not known"
     if ended.termsig is not None:
-        return f"was ended by {signal_name(ended.termsig)}"
+        core = " and dumped core" if ended.core_dumped else ""
+        return f"was ended by {signal_name(ended.termsig)}{core}"
     return f"exited with {ended.exit_code}"
 
 

@@ -252,6 +252,7 @@ class Judge:
             container=place.container_id,
             pod_uid=place.pod_uid,
             unit=place.unit,
+            core_dumped=ended.core_dumped if ended else None,
         )
 
     def parent(self, case: Case, node: Node, born_ns: int | None) -> Who | None:

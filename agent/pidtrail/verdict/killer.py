@@ -12,12 +12,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pidtrail.airflow.facts import Role
 from pidtrail.clock import NS_PER_SECOND
 from pidtrail.verdict.case import CLEAR_EVENTS, FINAL_STATES, SUPERVISING, Case
 from pidtrail.verdict.ending import (
     ENDING,
     HANDLED_WITHIN_NS,
     asked,
+    ended_in_words,
     is_self,
     killed_by,
     sender,
@@ -219,9 +221,29 @@ def row_of(facts: list[AirflowFact]) -> str:
     return f" (audit row `{facts[-1].event}`)" if facts else ""
 
 
+def crashes(case: Case) -> list[Killing]:
+    """Return the sentences about children of a task that dumped core: the last three."""
+    dumped = [
+        (member.node, ended)
+        for member in case.run.members
+        if member.role is Role.OPERATOR_CHILD
+        and (ended := member.node.exit) is not None
+        and ended.core_dumped
+    ]
+    return [
+        Killing(
+            None,
+            f" Its child {node.key.pid} ({node.comm or 'no name seen'}) {ended_in_words(node)}.",
+            [ended],
+        )
+        for node, ended in dumped[-3:]
+    ]
+
+
 def killers(case: Case) -> Killing:
-    """Return the sentences about all runners of an attempt together; `by` is of none."""
+    """Return the sentences about all processes of an attempt together; `by` is of none."""
     found = [killing(case, member.node) for member in case.runners if member not in case.refused]
+    found += crashes(case)
     return Killing(
         None, "".join(one.words for one in found), [r for one in found for r in one.evidence]
     )

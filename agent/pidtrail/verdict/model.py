@@ -53,7 +53,8 @@ class ProcessReport(msgspec.Struct, frozen=True):
     `reparented_to` is the pid of who had adopted it when it ended. Counters are
     None while it lives and where the source cannot count. `ns_pids` are its numbers
     in all nested PID namespaces, outermost first. `container` (its id in full),
-    `pod_uid` and `unit` (of systemd) are read from its cgroup's name.
+    `pod_uid` and `unit` (of systemd) are read from its cgroup's name. `core_dumped` is
+    bit 7 of the wait status: whether the kernel wrote all that it could of it (core(5)).
     """
 
     role: str
@@ -78,6 +79,7 @@ class ProcessReport(msgspec.Struct, frozen=True):
     container: str | None = None
     pod_uid: str | None = None
     unit: str | None = None
+    core_dumped: bool | None = None
 
 
 class Recorded(msgspec.Struct, frozen=True):

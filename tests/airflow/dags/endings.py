@@ -12,23 +12,34 @@ import getpass
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 try:
-    from airflow.providers.standard.operators.python import ExternalPythonOperator, PythonOperator
+    from airflow.providers.standard.operators.python import (
+        ExternalPythonOperator,
+        PythonOperator,
+        PythonVirtualenvOperator,
+    )
     from airflow.sdk import DAG
 except ImportError:  # Airflow 2.x has them in its core
     from airflow import DAG
-    from airflow.operators.python import ExternalPythonOperator, PythonOperator
+    from airflow.operators.python import (
+        ExternalPythonOperator,
+        PythonOperator,
+        PythonVirtualenvOperator,
+    )
 
 from demo.witness import FOLDER_VARIABLE, write_note
+from tests.airflow import venv_tools
 
 # 2.x starts the task of another user, or of one named at all, as `airflow` by its PATH.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -38,6 +49,13 @@ WAIT_S = 100
 # A runner of 3.x calls `on_kill` at SIGTERM and goes on (sdk task_runner.py run @ 1.3.2).
 BESIDE_SIGTERM_S = 20
 HOG = 256 << 20
+# Of a dump: its headers and notes, and no memory (core(5), "Controlling which mappings ...").
+SMALL_CORE = "0"
+# Neither a file nor a pipe to a program; with 0 there would be a pipe (fs/coredump.c @ 6.18).
+NO_CORE = 1
+PR_SET_DUMPABLE = 4
+
+venv_tools.use(HOME)
 
 if "--raw" in sys.argv and "case_unrecorded" in sys.argv:
     # The runner of 2.x that is a program of its own reads this file before it writes its pid.
@@ -80,6 +98,57 @@ def fault() -> None:
     ctypes.string_at(0)
 
 
+def allow_core(size: int = resource.RLIM_INFINITY) -> None:
+    """Have a core file of at most so many bytes written into a folder of the stage, if at all."""
+    folder = HOME / "cores"
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    Path("/proc/self/coredump_filter").write_text(SMALL_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (size, resource.RLIM_INFINITY))
+
+
+def become_dumpable() -> None:
+    """
+    Undo what a supervisor of 3.2 and newer does before it forks.
+
+    What is forked below it never dumps core else
+    (sdk execution_time/supervisor.py _make_process_nondumpable @ 1.3.2).
+    """
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def abort(size: int) -> None:
+    """End by SIGABRT, with a limit of so many bytes for the core file."""
+    allow_core(size)
+    become_dumpable()
+    os.abort()
+
+
+def crashing_child(sig: int, size: int, *, as_forked: bool = False) -> list[int]:
+    """Have a child that a signal ends; return its pid and its wait status."""
+    child = os.fork()
+    if child == 0:
+        allow_core(size)
+        if not as_forked:
+            become_dumpable()
+        signal.signal(sig, signal.SIG_DFL)
+        os.kill(os.getpid(), sig)
+        os._exit(1)
+    return list(os.waitpid(child, 0))
+
+
+def have_crashing_children(**context: Any) -> None:
+    """Have children that crash, with and without a dump; write down how the kernel says so."""
+    write_note(context, "begin")
+    told = {
+        "segv": crashing_child(signal.SIGSEGV, resource.RLIM_INFINITY),
+        "abort": crashing_child(signal.SIGABRT, resource.RLIM_INFINITY),
+        "limited": crashing_child(signal.SIGABRT, NO_CORE),
+        "as_forked": crashing_child(signal.SIGABRT, resource.RLIM_INFINITY, as_forked=True),
+    }
+    (HOME / "crashes.json").write_text(json.dumps(told))
+
+
 def fail() -> None:
     """Fail as tasks do."""
     raise RuntimeError("it fails, as it should")
@@ -100,7 +169,8 @@ def killed_by_child() -> None:
 
 for name, end in {
     "segfault": fault,
-    "abort": os.abort,
+    "abort": partial(abort, NO_CORE),
+    "core": partial(abort, resource.RLIM_INFINITY),
     "os_exit": lambda: os._exit(3),
     "sys_exit": lambda: sys.exit(3),
     "exception": fail,
@@ -204,6 +274,17 @@ class NotingExternalPython(ExternalPythonOperator):
         return told
 
 
+class NotingVirtualenv(PythonVirtualenvOperator):
+    """PythonVirtualenvOperator that notes the process that runs it."""
+
+    def execute(self, context: Any) -> Any:
+        """Note this process, make the environment, and write down who ran in it."""
+        write_note(context, "begin")
+        told = super().execute(context)
+        (HOME / "virtualenv.json").write_text(json.dumps(told))
+        return told
+
+
 with dag("children"):
     PythonOperator(task_id="t", python_callable=have_children)
 
@@ -211,3 +292,10 @@ with dag("external_python"):
     NotingExternalPython(
         task_id="t", python=sys.executable, python_callable=elsewhere, expect_airflow=False
     )
+
+with dag("virtualenv"):
+    # pip is there already: it, or uv, looks, and needs no network.
+    NotingVirtualenv(task_id="t", python_callable=elsewhere, requirements=["pip"])
+
+with dag("crashing_children"):
+    PythonOperator(task_id="t", python_callable=have_crashing_children)
