@@ -152,6 +152,15 @@ class Session:
         self.turned_ns = now_ns
         return count + len(extra)
 
+    def follow(self, roots: Sequence[int]) -> None:
+        """Follow further processes, and tell who they are; the source stays open."""
+        try:
+            self.source.follow(roots)
+        except SourceUnavailable as error:
+            self.replace_source(error, self.now_ns(), roots)
+            return
+        self.take_snapshot(self.source.snapshot())
+
     def look(self, now_ns: int) -> None:
         """Look who is there, after a loss; the turn after it says who is gone."""
         before = set(self.live)
@@ -175,18 +184,20 @@ class Session:
             self.replace_source(error, now_ns)
         return count
 
-    def replace_source(self, error: SourceUnavailable, now_ns: int) -> None:
+    def replace_source(
+        self, error: SourceUnavailable, now_ns: int, also: Sequence[int] = ()
+    ) -> None:
         """
         Go on with the next best source, from who was alive; what fell between is lost.
 
-        Raises the error again if there is nothing to step down to.
+        It follows `also` too. Raises the error again if there is nothing to step down to.
         """
         if self.step_down is None:
             self.source_failed = True
             raise error
         old = self.source
         old.close()
-        self.source = self.step_down(old.name, sorted({key.pid for key in self.live}))
+        self.source = self.step_down(old.name, sorted({*also, *(key.pid for key in self.live)}))
         self.source.seq = old.seq
         reason = f"{old.name} failed: {error}; went on with {self.source.name}"
         lost = Lost(

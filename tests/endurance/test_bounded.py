@@ -42,6 +42,9 @@ class Churn:
     def open(self, roots: Sequence[int], *, migrations: bool = False) -> None:
         """Nothing to open."""
 
+    def follow(self, roots: Sequence[int]) -> None:
+        """Everybody is followed already."""
+
     def last(self) -> list[Event]:
         """Hold nothing back."""
         return []

@@ -45,6 +45,12 @@ class Scripted:
         assert not migrations
         self.there = list(roots)
 
+    def follow(self, roots: Sequence[int]) -> None:
+        """Take over further processes."""
+        if self.failure is not None:
+            raise self.failure
+        self.there += roots
+
     def snapshot(self) -> list[Event]:
         """Show who is there."""
         return [Observed(self.next_seq(), START, self.name, pid, pid) for pid in self.there]

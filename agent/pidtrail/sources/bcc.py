@@ -95,6 +95,11 @@ class BccSource:
             self.close()
             raise
 
+    def follow(self, roots: Sequence[int]) -> None:
+        """Add processes and all below them to the subtree. Raises SourceUnavailable."""
+        assert self.view is not None  # noqa: S101 (open comes first)
+        self.view.follow(roots)
+
     def load(self, module: ModuleType) -> None:
         """Load the programs that read structures, or else those that read arguments."""
         page = os.sysconf("SC_PAGE_SIZE")

@@ -145,6 +145,10 @@ class Arguments:
             raise SourceUnavailable("without the kernel's structures there are no migrations")
         for hook, (function, _) in HOOKS.items():
             self.bpf.attach_tracepoint(tp=hook.encode(), fn_name=function.encode())
+        self.follow(roots)
+
+    def follow(self, roots: Sequence[int]) -> None:
+        """Look into /proc for processes and all below them. Raises SourceUnavailable."""
         wanted = set(roots)
         for _ in range(core.MAX_WALKS):
             if not self.adopt(wanted):

@@ -115,17 +115,28 @@ class Structures:
 
     def attach(self, roots: Sequence[int], *, migrations: bool) -> None:
         """Attach, then walk until a walk adds nobody. Raises SourceUnavailable."""
+        for hook, function in (HOOKS | (MIGRATIONS if migrations else {})).items():
+            self.bpf.attach_raw_tracepoint(tp=hook.encode(), fn_name=function.encode())
+        self.follow(roots)
+
+    def follow(self, roots: Sequence[int]) -> None:
+        """Add processes and all below them to the subtree. Raises SourceUnavailable."""
         named = self.table("roots")
         for pid in roots:
             named.set(pid.to_bytes(4, U32), pid.to_bytes(4, U32))
-        for hook, function in (HOOKS | (MIGRATIONS if migrations else {})).items():
-            self.bpf.attach_raw_tracepoint(tp=hook.encode(), fn_name=function.encode())
+        self.seed()
+        # A later walk would take whoever has the number by then for the root.
+        for pid in roots:
+            named.delete(pid.to_bytes(4, U32))
+        core.check_roots(roots, self.seeded)
+
+    def seed(self) -> None:
+        """Walk the task list until a walk adds nobody. Raises SourceUnavailable."""
         added, zero = self.table("seeded"), bytes(4)
         for _ in range(core.MAX_WALKS):
             added.set(zero, bytes(8))
             self.seeded.update(self.traced())
             if added.get(zero, 8) == bytes(8):
-                core.check_roots(roots, self.seeded)
                 return
         raise SourceUnavailable("the process tree grows faster than it can be read")
 

@@ -105,6 +105,10 @@ class ConnectorSource:
         say_counters()
         self.adopt(roots)
 
+    def follow(self, roots: Sequence[int]) -> None:
+        """Take the roots and all below them into the subtree; what was heard is read later."""
+        self.adopt(roots)
+
     def set_clock(self) -> None:
         """
         Note how far CLOCK_BOOTTIME is ahead of the connector's clock, CLOCK_MONOTONIC.
@@ -268,6 +272,9 @@ class ConnectorSource:
         # Whoever had the number has it no more, also if the birth is none of ours.
         known = self.members.pop(pid, None)
         if not self.is_member(message.parent_tgid, message):
+            # A root that was found in /proc before we read of its birth.
+            if known is not None and self.start_of(known, ts_ns) is not None:
+                self.members[pid] = known
             return
         parent = self.members[message.parent_tgid]
         ticks = self.start_of(known, ts_ns) or fitting(proc.start_ticks(pid), ts_ns)

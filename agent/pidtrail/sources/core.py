@@ -78,14 +78,21 @@ class CoreSource:
         try:
             self.load(migrations=migrations)
             self.self_test()
-            self.add_roots(roots)
             for bpf_object in self.objects:
                 bpf_object.attach()
-            self.seed()
-            check_roots(roots, self.seeded)
+            self.follow(roots)
         except BaseException:
             self.close()
             raise
+
+    def follow(self, roots: Sequence[int]) -> None:
+        """Add processes and all below them to the subtree. Raises SourceUnavailable."""
+        self.add_roots(roots)
+        self.seed()
+        # A later walk would take whoever has the number by then for the root.
+        for pid in roots:
+            self.objects[0].delete("roots", pid.to_bytes(4, "little"))
+        check_roots(roots, self.seeded)
 
     def load(self, *, migrations: bool) -> None:
         """

@@ -153,6 +153,13 @@ class ProcfsSource:
             pass
         self.due_ns = now_ns + self.interval_ns
 
+    def follow(self, roots: Sequence[int]) -> None:
+        """Take the roots and all below them into the subtree; the births of others are to come."""
+        others = {p: i for p, i in (self.proc.numbers() or {}).items() if p not in self.members}
+        for pid, _ in self.joining(others, self.now_ns(), set(roots)):
+            # So that it is missed in the next list, should it end before.
+            self.inodes[pid] = others[pid]
+
     def snapshot(self) -> list[Event]:
         """Return the traced processes as they were last seen."""
         return [self.observed(pid, member, member.seen_ns) for pid, member in self.members.items()]
@@ -194,7 +201,7 @@ class ProcfsSource:
             else:
                 left.add(pid)
                 yield from self.ended(pid, now_ns)
-        for pid, member in self.joining(new, now_ns, set()):
+        for pid, member in self.joining(new, now_ns):
             yield self.born(pid, member, now_ns)
             yield self.observed(pid, member, now_ns)
         for pid, member in list(self.members.items()):
@@ -203,9 +210,9 @@ class ProcfsSource:
                 yield from self.look(pid, now_ns)
 
     def joining(
-        self, candidates: dict[int, int], now_ns: int, wanted: set[int]
+        self, candidates: dict[int, int], now_ns: int, wanted: set[int] | None = None
     ) -> Iterator[tuple[int, Member]]:
-        """Take in those that are wanted or belong to who is in, parents first, and yield them."""
+        """Take in those that are wanted, or else belong to who is in, parents first; yield them."""
         stats: dict[int, Stat] = {}
         children: dict[int, list[int]] = {}
         for pid in candidates:
@@ -214,7 +221,11 @@ class ProcfsSource:
                 continue
             stats[pid] = stat
             children.setdefault(stat.ppid, []).append(pid)
-        waiting = [pid for pid, stat in stats.items() if pid in wanted or self.belongs(stat)]
+        waiting = [
+            pid
+            for pid, stat in stats.items()
+            if (self.belongs(stat) if wanted is None else pid in wanted)
+        ]
         while waiting:
             pid = waiting.pop(0)
             if pid in self.members:

@@ -30,6 +30,14 @@ class Source(Protocol):
         record too. Raises SourceUnavailable.
         """
 
+    def follow(self, roots: Sequence[int]) -> None:
+        """
+        Follow these processes as well, and all they forked and fork, without a new start.
+
+        To be asked when open. They are in the next snapshot; of what they do from now on
+        nothing is missed. One that is gone by now is passed over. Raises SourceUnavailable.
+        """
+
     def snapshot(self) -> list[Event]:
         """Return one `observed` record per process that is in the subtrees now."""
 
