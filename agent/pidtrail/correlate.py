@@ -34,7 +34,7 @@ from pidtrail.members import (
     role_at,
 )
 from pidtrail.node import Node, when
-from pidtrail.tree import ProcessTree
+from pidtrail.tree import ProcessTree, order
 
 MAX_CHILDREN: Final = 200
 """Operator children listed per attempt; a task may start any number of them."""
@@ -120,9 +120,9 @@ class Correlator:
         log_names = LogNames()
         for fact in self.facts:
             log_names.learn(fact)
-        self.claims = {
-            key: found for key, node in tree.nodes.items() if (found := claims_of(node, log_names))
-        }
+        told = ((key, claims_of(node, log_names)) for key, node in tree.nodes.items())
+        # Oldest first, so that the order in which records arrived decides nothing.
+        self.claims = dict(sorted((pair for pair in told if pair[1]), key=lambda p: order(p[0])))
         self.names: dict[str, TaskRef] = {}
         self.by_job: dict[int, TaskRef] = {}
         self.runs: dict[tuple[object, ...], TaskRun] = {}
@@ -131,7 +131,7 @@ class Correlator:
     def correlate(self) -> Correlation:
         """Return the attempts."""
         self.learn()
-        found = list(self.find_runners())
+        found = sorted(self.find_runners(), key=lambda pair: order(pair[0].node.key))
         runners = {member.node.key for member, _ in found}
         for member, task in found:
             run = self.run_of(task)

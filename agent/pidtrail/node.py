@@ -170,6 +170,13 @@ class Node:
             return min(dead)
         return self.reap.ts_boot_ns if self.reap is not None else None
 
+    @property
+    def last_alive_ns(self) -> int:
+        """CLOCK_BOOTTIME of the last record in which it lived; 0 if there is none."""
+        records = (self.fork, *self.execs, *self.titles, *self.observed)
+        living = [r.ts_boot_ns for r in records if r and not getattr(r, "dead", False)]
+        return max(living, default=0)
+
     def alive_at(self, ts_boot_ns: int) -> bool:
         """Return whether it had been born and had not ended then, as far as we know."""
         started, ended = self.started_ns, self.ended_ns

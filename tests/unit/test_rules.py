@@ -6,11 +6,13 @@ import inspect
 import signal
 
 import pytest
+from msgspec import structs
 
 from pidtrail.errors import PidtrailError
+from pidtrail.events import Fidelity, Observed
 from pidtrail.verdict.engine import explain_code
 from pidtrail.verdict.rules import RULES, code_of
-from tests.unit.story import Airflow2, Airflow3, Story, ref, uuid
+from tests.unit.story import FULL, LOG, Airflow2, Airflow3, Story, at, ref, uuid
 
 FAILED = 1 << 8
 
@@ -305,6 +307,90 @@ def test_a_changed_number_would_be_told() -> None:
     story.title("runner", "airflow worker -- still me").exit("runner")
 
     assert story.judge().verdicts[0].pid_changed_in_kernel is True
+
+
+def test_two_forks_in_one_nanosecond_are_no_changed_number() -> None:
+    """Each has a birth of its own; clocks of some machines tick in hundreds of nanoseconds."""
+    story = three()
+    story.fork("worker", "twin").exit("twin").exit("runner")
+    same = story.starts["runner"]
+    story.events = [
+        structs.replace(event, start_ns=same) if event.pid == story.pids["twin"] else event
+        for event in story.events
+    ]
+
+    assert story.judge().verdicts[0].pid_changed_in_kernel is False
+
+
+def lossy_pokes(*, seen_alive: bool) -> Airflow3:
+    """The end of a first runner falls into a loss, and is found by the look after it."""
+    story = three()
+    pid, ticks, start_ns = story.identity("runner")
+    story.wait(1).idle("worker").wait(2)
+    story.lose(5)
+    story.run("worker", "second", ref(1, uuid(1))).wait(3)
+    if seen_alive:
+        story.log("runner", LOG.format(1))
+    story.wait(3)
+    seq, now_ns, _ = story.next()
+    story.events.append(Observed(seq, now_ns, "core", pid, ticks, start_ns, dead=True))
+    return story.wait(1).exit("second").report(ref(1, uuid(1)), "success", "second")
+
+
+def test_an_end_that_a_loss_may_have_held_makes_no_duplicate() -> None:
+    """It may have been before the next process began, so nothing says that both were there."""
+    verdict = lossy_pokes(seen_alive=False).verdict()
+
+    assert (verdict.code, verdict.confidence) == ("match", "weak")
+
+
+def test_who_was_seen_alive_after_the_loss_is_a_duplicate() -> None:
+    """The loss did not hold its end then."""
+    verdict = lossy_pokes(seen_alive=True).verdict()
+
+    assert (verdict.code, verdict.confidence) == ("concurrent-duplicate", "weak")
+
+
+def test_an_end_that_a_loss_may_have_held_makes_no_orphan() -> None:
+    """It may have been before that of its supervisor."""
+    story = three()
+    story.lose(5).exit("worker", signal.SIGKILL).wait(3)
+    pid, ticks, start_ns = story.identity("runner")
+    seq, now_ns, _ = story.next()
+    story.events.append(Observed(seq, now_ns, "core", pid, ticks, start_ns, dead=True))
+
+    assert story.verdict().code == "match"
+
+
+@pytest.mark.parametrize(
+    "fidelity",
+    [
+        structs.replace(FULL, sees_short_lived=False),
+        structs.replace(FULL, has_titles=False, has_argv=False),
+    ],
+)
+def test_a_source_that_misses_some_has_not_never_seen_one(fidelity: Fidelity) -> None:
+    """`procfs` misses short lives, `connector` what they called themselves."""
+    story = Airflow3().report(ref(1, uuid(1)), "running", 4711)
+    verdict = story.judge(fidelity).verdicts[0]
+
+    assert verdict.code == "undetermined"
+    assert "may have missed it" in verdict.summary
+
+
+def test_a_loss_leaves_it_open_whether_a_process_was_there() -> None:
+    """Its birth may be among what was lost."""
+    story = Airflow3().wait(2).report(ref(1, uuid(1)), "running", 4711, start_date=None).lose(5)
+
+    assert story.verdict().code == "undetermined"
+
+
+def test_a_loss_before_the_attempt_hides_no_process_of_it() -> None:
+    """The row says when it began."""
+    story = Airflow3().lose(5).wait(5)
+    story.report(ref(1, uuid(1)), "running", 4711, start_date=at(story.now_ns))
+
+    assert story.verdict().code == "never-seen"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=code_of)

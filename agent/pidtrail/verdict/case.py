@@ -283,7 +283,7 @@ class Case:
 
     def supervisors_dead_before(self, node: Node) -> list[Node]:
         """Return what supervised a process and ended clearly before it."""
-        until = node.ended_ns if node.ended_ns is not None else self.ended_ns
+        until = self.lived_until(node)
         return [
             ancestor
             for ancestor in self.chain(node)[1:]
@@ -291,6 +291,24 @@ class Case:
             and ancestor.ended_ns is not None
             and ancestor.ended_ns + OUTLIVED_NS < until
         ]
+
+    def lived_until(self, node: Node) -> int:
+        """
+        Return until when a process certainly lived: CLOCK_BOOTTIME in nanoseconds.
+
+        Its end, or that of the stream while nothing told of one. But an end that only a later
+        look found may have been long before, within the loss that held its record.
+        """
+        ended_ns = node.ended_ns if node.ended_ns is not None else self.ended_ns
+        if node.exit is not None:
+            return ended_ns
+        alive_ns = max(node.last_alive_ns, node.started_ns or 0)
+        lost = [
+            loss.from_ns or 0
+            for loss in self.tree.losses
+            if (loss.to_ns or loss.ts_boot_ns) > alive_ns and (loss.from_ns or 0) < ended_ns
+        ]
+        return max(alive_ns, min(lost)) if lost else ended_ns
 
     def service_of(self, node: Node) -> Node | None:
         """Return the scheduler or Celery worker that a process descends from, or None."""
@@ -327,5 +345,5 @@ def overlap_ns(case: Case, one: Node, other: Node) -> int:
     """Return for how long two processes lived at once; no more than was seen of them."""
     if one.started_ns is None or other.started_ns is None:
         return 0
-    ends = [node.ended_ns if node.ended_ns is not None else case.ended_ns for node in (one, other)]
+    ends = [case.lived_until(node) for node in (one, other)]
     return max(0, min(ends) - max(one.started_ns, other.started_ns))

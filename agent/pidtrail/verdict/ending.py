@@ -54,7 +54,7 @@ def killed_by(node: Node, tree: ProcessTree, role_of: RoleOf) -> KilledBy | None
     role of a process at an instant (CLOCK_BOOTTIME).
     """
     ended = node.exit
-    if ended is None or ended.wstatus is None:
+    if ended is None or (ended.termsig is None and ended.exit_code is None):
         return None
     if ended.termsig is None:
         last = asked(node, None)

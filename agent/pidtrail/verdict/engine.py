@@ -93,11 +93,11 @@ class Judge:
         self.scope = scope_of(header, correlation, last_ns)
         self.problems = problems
         self.pid: int | None = None
-        numbers: dict[int, set[int]] = defaultdict(set)
+        by_start: dict[int, list[Node]] = defaultdict(list)
         for node in self.tree.nodes.values():
             if node.start_ns is not None:
-                numbers[node.start_ns].add(node.key.pid)
-        self.numbers = numbers
+                by_start[node.start_ns].append(node)
+        self.by_start = by_start
 
     def report(self) -> Report:
         """Return the verdicts of all attempts that took place in the observed span."""
@@ -180,7 +180,8 @@ class Judge:
 
     def gaps(self, run: TaskRun) -> list[str]:
         """Return the losses that fall into an attempt's lifetime, in words."""
-        times = [m.node.started_ns for m in run.runners if m.node.started_ns is not None]
+        # Who began nobody knows when may have been there at any loss.
+        times = [m.node.started_ns or 0 for m in run.runners]
         times += [r.ts_boot_ns for r in run.reports]
         if not times:
             return []
@@ -198,10 +199,13 @@ class Judge:
         Return whether a process of the attempt was seen under two numbers.
 
         Looked for, not assumed: the kernel's start time in nanoseconds names a
-        process whatever its number.
+        process whatever its number. Two CPUs can fork in the same nanosecond, though.
         """
-        starts = {member.node.start_ns for member in run.runners}
-        return any(start is not None and len(self.numbers[start]) > 1 for start in starts)
+        return any(
+            other.key.pid != member.node.key.pid and may_be_one(member.node, other)
+            for member in run.runners
+            for other in self.by_start.get(member.node.start_ns or 0, ())
+        )
 
     def recorded(self, run: TaskRun) -> list[Recorded]:
         """Return what Airflow recorded, once per change of pid, state or host."""
@@ -274,6 +278,14 @@ class Judge:
         if ts_boot_ns is None:
             return None
         return rfc3339(wall_ns(ts_boot_ns, self.header.wall_offset_ns))
+
+
+def may_be_one(one: Node, other: Node) -> bool:
+    """Return whether two nodes may be one process: not if each has a birth, an end or a parent."""
+    if (one.fork and other.fork) or (one.exit and other.exit):
+        return False
+    parents = {node.first_parent for node in (one, other) if node.first_parent is not None}
+    return len(parents) < 2
 
 
 def ordered(run: TaskRun) -> list[Member]:

@@ -183,7 +183,8 @@ def never_seen(case: Case) -> Finding | None:
     Airflow recorded a PID, and no process of that attempt was ever seen here.
 
     Concludes: in the observed span no process ran this attempt below what is traced.
-    Needs: a pid recorded as this attempt's own, and a source that misses nothing.
+    Needs: a pid recorded as this attempt's own, a source that misses neither short lives
+    nor titles, and no loss since the attempt began.
     Cannot tell: whether it ran outside the traced subtree, on another host, or
     before the recording began.
     """
@@ -191,10 +192,13 @@ def never_seen(case: Case) -> Finding | None:
     if case.runners or pid is None or (case.last_report is not None
                                        and case.last_report.state in WAITING_STATES):  # fmt: skip
         return None
+    if missed_in_words(case) is not None:
+        return None
     counts = case.counts_here(case.own_reports[-1].hostname)
     same_number = case.tree.with_pid(pid) if counts else []
     other = (
-        f" The process with that number, {same_number[-1].comm}, is another one."
+        f" The process with that number, {same_number[-1].comm or 'whose name was not seen'}, is "
+        "another one."
         if same_number
         else ""
     )
@@ -203,6 +207,18 @@ def never_seen(case: Case) -> Finding | None:
         f"Airflow recorded PID {pid} for {case.name()}, and no process of it was seen.{other}",
         [*case.own_reports[-1:]],
     )  # fmt: skip
+
+
+def missed_in_words(case: Case) -> str | None:
+    """Return why a process of the attempt may have been there unseen, None if it cannot."""
+    fidelity = case.scope.header.fidelity
+    if not (fidelity.sees_short_lived and fidelity.has_titles and fidelity.has_argv):
+        return f"source {case.scope.header.source} may have missed it, or not known it for one"
+    begun = [case.boot_ns(row.start_date) or row.ts_boot_ns for row in case.reports]
+    since = min(begun, default=0)
+    if any((lost.to_ns or lost.ts_boot_ns) >= since for lost in case.tree.losses):
+        return "records were lost meanwhile"
+    return None
 
 
 def undetermined(case: Case) -> Finding:
@@ -219,7 +235,8 @@ def undetermined(case: Case) -> Finding:
     elif not case.recorded_pids:
         missing.append("the recorded PID: no row of this attempt carried one")
     if not case.runners:
-        missing.append("the process: none of this attempt was seen")
+        why = missed_in_words(case)
+        missing.append(f"the process: none of this attempt was seen{f'; {why}' if why else ''}")
     elif len(case.runners) > 1:
         missing.append("why the attempt had several processes: no row tells")
         if case.reports and all(report.via == "rest" for report in case.reports):

@@ -141,7 +141,8 @@ def orphan_reset(case: Case) -> Finding | None:
     ]
     if not gone:
         return None
-    if ended is not None and ended < queued_ns and told_to_stop(case, runner.node) is None:
+    lived = case.lived_until(runner.node)
+    if lived < queued_ns and told_to_stop(case, runner.node) is None:
         return None
     scheduler = gone[-1]
     still = "" if ended is not None else " and still runs"
