@@ -13,6 +13,7 @@ descends from the runner and is an operator's child.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -261,12 +262,7 @@ class Correlator:
         assert task is not None  # noqa: S101 (callers pass claims that name one)
         candidates = [claim.task for claim in own[1:]]
         candidates += [c.task for c in self.claims.get(node.key, ()) if c.by == "log"]
-        if node.birth_parent is not None:
-            candidates += [
-                claim.task
-                for claim in self.claims.get(node.birth_parent, ())
-                if self.about_the_same(claim, node)
-            ]
+        candidates += [claim.task for claim in self.claims_meanwhile(node)]
         jobs = [
             self.by_job[c.job_id] for c in own if c.job_id is not None and c.job_id in self.by_job
         ]
@@ -278,16 +274,16 @@ class Correlator:
             task = merge(task, self.names[task.ti_id]) or task
         return task
 
-    def about_the_same(self, claim: Claim, child: Node) -> bool:
-        """Return whether a parent claimed it while it worked for this child."""
-        if child.fork is None:
-            return False
-        claims = self.claims.get(child.birth_parent or child.key, ())
+    def claims_meanwhile(self, child: Node) -> list[Claim]:
+        """Return what a parent claimed while it worked for this child."""
+        if child.fork is None or child.birth_parent is None:
+            return []
+        claims = self.claims.get(child.birth_parent, ())
         titles = [c.ts_boot_ns for c in claims if c.by == "title"]
         born = child.fork.ts_boot_ns
         start = max((ts for ts in titles if ts <= born), default=0)
-        end = min((ts for ts in titles if ts > born), default=None)
-        return start <= claim.ts_boot_ns and (end is None or claim.ts_boot_ns < end)
+        end = min((ts for ts in titles if ts > born), default=sys.maxsize)
+        return [claim for claim in claims if start <= claim.ts_boot_ns < end]
 
     def run_of(self, task: TaskRef) -> TaskRun:
         """Return the attempt that a reference means, made if it is new."""

@@ -7,8 +7,8 @@ A claim is one word of one process; which attempt it belongs to is for
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterable
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from pidtrail.airflow.facts import Role
@@ -115,16 +115,24 @@ def below_runner(tree: ProcessTree, claims: dict[ProcessKey, list[Claim]], node:
     return False
 
 
-def role_at(claims: Iterable[Claim], ts_boot_ns: int | None) -> Role:
-    """Return the last role that was claimed up to an instant, or at all; OTHER if none was."""
-    role = Role.OTHER
-    for claim in claims:
-        if ts_boot_ns is not None and claim.ts_boot_ns > ts_boot_ns and role is not Role.OTHER:
-            break
+def role_at(claims: Sequence[Claim], ts_boot_ns: int | None) -> Role:
+    """
+    Return the last role that was claimed up to an instant, or at all; OTHER if none was.
+
+    Where none was up to then, the next one counts. The claims are in order of time.
+    """
+    until = len(claims)
+    if ts_boot_ns is not None:
+        until = bisect_right(claims, ts_boot_ns, key=lambda claim: claim.ts_boot_ns)
+    for at in range(until - 1, -1, -1):
+        claim = claims[at]
         # A log says nothing of roles; a title does, also where it is none that we know by name.
-        if claim.role is not Role.OTHER or claim.by in {"title", "argv"}:
-            role = claim.role
-    return role
+        if claim.role is not Role.OTHER:
+            return claim.role
+        if claim.by in {"title", "argv"}:
+            break
+    later = (claims[at].role for at in range(until, len(claims)))
+    return next((role for role in later if role is not Role.OTHER), Role.OTHER)
 
 
 def is_errand(node: Node) -> bool:

@@ -9,6 +9,7 @@ earliest record; the others are sorted by time. Only the tree adds to a node.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from pidtrail.clock import TICK_NS
@@ -29,6 +30,7 @@ MAX_FACTS: Final = 4096
 """Of a kind, per process; the newest stay. A worker of thousands of tasks has as many titles."""
 
 FactT = TypeVar("FactT", bound=Record)
+NamedT = TypeVar("NamedT", Observed, Exec, Title)
 
 
 def when(record: Record) -> tuple[int, int]:
@@ -44,6 +46,11 @@ def keep(facts: list[FactT], fact: FactT) -> None:
     facts.insert(place, fact)
     if len(facts) > MAX_FACTS:
         del facts[0]
+
+
+def latest_named(facts: Sequence[NamedT]) -> NamedT | None:
+    """Return the latest of some facts that has a name of 15 bytes, None if none has."""
+    return next((fact for fact in reversed(facts) if fact.comm), None)
 
 
 def earliest(known: FactT | None, fact: FactT) -> FactT:
@@ -95,7 +102,8 @@ class Node:
     @property
     def comm(self) -> str | None:
         """The latest name of 15 bytes; any process can set its own."""
-        named = [r for r in (self.fork, *self.observed, *self.execs, *self.titles) if r and r.comm]
+        latest = (latest_named(self.observed), latest_named(self.execs), latest_named(self.titles))
+        named = [r for r in (self.fork, *latest) if r and r.comm]
         return max(named, key=when).comm if named else None
 
     @property

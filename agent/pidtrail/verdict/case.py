@@ -91,6 +91,8 @@ class Case:
         self.claims = scope.correlation.claims
         self.ended_ns = scope.ended_ns
         own = {member.node.key for member in run.runners}
+        # The first that names a process counts.
+        self.roles = {member.node.key: member.role for member in reversed(run.members)}
         # What ran in the very same process (`airflow dags test`) supersedes nothing.
         self.siblings = [
             r
@@ -276,9 +278,9 @@ class Case:
 
     def role(self, node: Node, ts_boot_ns: int | None = None) -> Role:
         """Return what a process is, at an instant if one is given."""
-        member = next((m for m in self.run.members if m.node is node), None)
-        if member is not None and member.role is not Role.SUPERVISOR:
-            return member.role
+        role = self.roles.get(node.key, Role.SUPERVISOR)
+        if role is not Role.SUPERVISOR:
+            return role
         return role_at(self.claims.get(node.key, ()), ts_boot_ns)
 
     def supervisors_dead_before(self, node: Node) -> list[Node]:
