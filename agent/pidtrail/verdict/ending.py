@@ -125,7 +125,7 @@ def ending_seqs(node: Node) -> list[int]:
 def ended_in_words(node: Node) -> str:
     """Return how a process ended in a few words."""
     ended = node.exit
-    if ended is None or ended.wstatus is None:
+    if ended is None or (ended.termsig is None and ended.exit_code is None):
         return "is still running" if node.ended_ns is None else "ended, how is not known"
     if ended.termsig is not None:
         core = " and dumped core" if ended.core_dumped else ""

@@ -170,7 +170,10 @@ class Judge:
         """
         limit = STRENGTH.index(finding.confidence)
         members = run.runners
-        if self.gaps(run) or any(m.node.key.start_ticks is None for m in members):
+        # Also of those that the finding takes from other attempts.
+        keys = [m.node.key for m in members]
+        keys += [record.key for record in finding.evidence if record.key is not None]
+        if self.gaps(run) or any(key.start_ticks is None for key in keys):
             limit = 0
         if any(m.by == "lineage" for m in members) or not self.header.fidelity.sees_short_lived:
             limit = min(limit, 1)

@@ -294,7 +294,7 @@ def orphaned_still_running(case: Case) -> Finding | None:
         word = (
             "the PID on record all the time"
             if recorded == node.key.pid
-            else f"recorded: {recorded}"
+            else f"recorded: {recorded or 'no PID'}"
         )
         adopted = node.exit.ppid if node.exit is not None else None
         by = f", adopted by process {adopted}" if adopted is not None and case.tree.node(
