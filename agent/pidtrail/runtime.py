@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -39,7 +39,6 @@ from pidtrail.events import (
 )
 from pidtrail.healing import Healing
 from pidtrail.sources import proc
-from pidtrail.sources.addresses import own_addresses
 from pidtrail.sources.holders import Holders
 from pidtrail.sources.tasklog import TaskLogs
 
@@ -111,19 +110,39 @@ class Session:
         self.events = 0
         self.lost = 0
 
-    def start(self, facts: Sequence[AirflowFact] = ()) -> None:
+    def resume(self, told: Iterable[Event], alive: Iterable[ProcessKey]) -> None:
+        """
+        Go on from an earlier session of this boot, before `start`: what holds, and who lived.
+
+        Who ended meanwhile is found dead by the looks that the `lost` record for it leads to.
+        """
+        for event in told:
+            self.attribution.label(event)
+        self.live.update(alive)
+
+    def start(self, first: Sequence[AirflowFact | Lost] = ()) -> None:
         """
         Take the snapshot; the source is open already, so nothing falls in between.
 
-        `facts` come before it: what Airflow's configuration says, without number and time.
+        `first` comes before it, as of `tell`.
         """
-        now_ns = self.now_ns()
-        said: list[Event] = [
-            structs.replace(fact, seq=self.source.next_seq(), ts_boot_ns=now_ns) for fact in facts
-        ]
-        if said:
-            self.deliver(said)
+        self.tell(first)
         self.take_snapshot(self.source.snapshot())
+
+    def tell(self, said: Sequence[AirflowFact | Lost]) -> None:
+        """Deliver what others know, such as Airflow's configuration; it gets number and time."""
+        now_ns = self.now_ns()
+        events: list[Event] = [
+            structs.replace(one, seq=self.source.next_seq(), ts_boot_ns=now_ns) for one in said
+        ]
+        if events:
+            self.deliver(events)
+
+    def pause_s(self, count: int) -> float:
+        """Return how long to wait after a turn that brought so many records."""
+        pause = TURN_SECONDS if count else QUIET_SECONDS
+        until_due = getattr(self.source, "until_due_s", None)
+        return pause if until_due is None else min(pause, until_due())
 
     def take_snapshot(self, snapshot: list[Event]) -> None:
         """Deliver a snapshot and count those in it as alive."""
@@ -307,6 +326,12 @@ class Session:
             sink.close()
 
 
+def this_place() -> tuple[str, int]:
+    """Return within what keys can be compared: this boot, and our PID namespace."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return boot_id, Path("/proc/self/ns/pid").stat().st_ino
+
+
 def make_header(
     source: Source,
     roots: Sequence[int],
@@ -316,10 +341,11 @@ def make_header(
 ) -> Header:
     """Return the header of a stream that begins now on this host."""
     wall_offset_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    boot_id, pid_ns = this_place()
     return Header(
         schema=EVENT_SCHEMA,
         host=socket.gethostname(),
-        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        boot_id=boot_id,
         clk_tck=os.sysconf("SC_CLK_TCK"),
         wall_offset_ns=wall_offset_ns,
         source=source.name,
@@ -327,9 +353,8 @@ def make_header(
         roots=[Root(pid, proc.start_ticks(pid)) for pid in roots],
         version=__version__,
         kernel=os.uname().release,
-        pid_ns=Path("/proc/self/ns/pid").stat().st_ino,
+        pid_ns=pid_ns,
         refused=refused,
         airflow_db=airflow_db,
         airflow_problem=airflow_problem,
-        addresses=own_addresses(),
     )

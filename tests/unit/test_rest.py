@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from pidtrail.airflow import rest
-from pidtrail.airflow.sampler import Sampler, Samplers
+from pidtrail.airflow.account import Account
+from pidtrail.airflow.sampler import Sampler
 from pidtrail.errors import DatabaseError
 from pidtrail.events import Event
 from tests.unit.airflow_api import Api, failure, instance, reader, serving, told
@@ -208,7 +209,7 @@ class Broken:
         """Do nothing."""
 
 
-def until_drained(claims: Samplers) -> list[Event]:
+def until_drained(claims: Account) -> list[Event]:
     end = time.monotonic() + 5
     while not (events := claims.drain()):
         assert time.monotonic() < end
@@ -219,12 +220,10 @@ def until_drained(claims: Samplers) -> list[Event]:
 def test_database_and_api_are_read_side_by_side(api: Api) -> None:
     """One that fails hinders the other in nothing, and each names its own problem."""
     api.tasks = [instance()]
-    claims = Samplers([Sampler(Broken()), Sampler(reader(api), what="Airflow's API")])
-    assert claims.problems() == [
-        "Airflow's database has not answered yet",
-        "Airflow's API has not answered yet",
-    ]
-    claims.start()
+    claims = Account({}, rest=reader(api))
+    claims.databases["broken"] = Sampler(Broken())
+    claims.databases["broken"].start()
+    claims.read({"broken"})
 
     assert len(until_drained(claims)) == 1
     api.tasks = [instance(pid=9)]

@@ -92,9 +92,9 @@ def ancestors(pid: int, parents: dict[int, int | None]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def airflow_roots() -> list[int]:
+def root_processes() -> list[Running]:
     """
-    Return the pids of schedulers, Celery workers and triggerers, and what others have left.
+    Return the schedulers, Celery workers and triggerers, and what others have left.
 
     Workers, supervisors and runners whose scheduler was killed may run user code still, beside
     a second start of it. Nobody is named who has another one above: what they fork is followed
@@ -104,4 +104,9 @@ def airflow_roots() -> list[int]:
     processes = [p for p in airflow_processes() if p.role in ROOT_ROLES | LEFT_ROLES]
     followed = {p.pid for p in processes}
     tops = [p for p in processes if followed.isdisjoint(p.above)]
-    return [p.pid for p in sorted(tops, key=lambda p: (p.role not in ROOT_ROLES, p.pid))]
+    return sorted(tops, key=lambda p: (p.role not in ROOT_ROLES, p.pid))
+
+
+def airflow_roots() -> list[int]:
+    """Return the pids of those to follow, as `root_processes` has them."""
+    return [process.pid for process in root_processes()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from pidtrail.errors import ApiError, DatabaseError
@@ -121,6 +121,10 @@ class Sampler:
         self._final_poll, self._stopping = final_poll, True
         self._wake.set()
 
+    def is_alive(self) -> bool:
+        """Return whether it still reads."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         backoff_s = 0.0
         while not self._stopping:
@@ -170,35 +174,3 @@ class Sampler:
             self._pending_error = line
             if self._answered:
                 self._problems[line] = None
-
-
-class Samplers:
-    """Several samplers as one: what Airflow claims in its database, and over its API."""
-
-    def __init__(self, samplers: Sequence[Sampler]) -> None:
-        self._samplers = samplers
-
-    def start(self) -> None:
-        """Begin polling, at once. To be called once."""
-        for sampler in self._samplers:
-            sampler.start()
-
-    def drain(self) -> list[Event]:
-        """Return what all of them read since the last call. Never blocks for long."""
-        return [event for sampler in self._samplers for event in sampler.drain()]
-
-    def problems(self) -> list[str]:
-        """Return what limits what is known, one line each."""
-        return [line for sampler in self._samplers for line in sampler.problems()]
-
-    def poke(self) -> None:
-        """Poll all now."""
-        for sampler in self._samplers:
-            sampler.poke()
-
-    def stop(self) -> None:
-        """End all threads, at the same time, after one last poll each."""
-        for sampler in self._samplers:
-            sampler.let_end()
-        for sampler in self._samplers:
-            sampler.stop()

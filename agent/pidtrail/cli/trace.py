@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import structs
 
+from pidtrail.airflow.account import Account, checked_template
 from pidtrail.cli.child import Child
 from pidtrail.cli.logs import log
 from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.redact import redact_url
-from pidtrail.runtime import QUIET_SECONDS, TURN_SECONDS, Claims, Session, make_header
+from pidtrail.runtime import TURN_SECONDS, Session, make_header
 from pidtrail.sinks.jsonl import JsonLines
 from pidtrail.sources import proc
 from pidtrail.sources.ladder import AUTO, open_below, open_best
@@ -29,11 +30,7 @@ from pidtrail.store import Recorder
 if TYPE_CHECKING:
     from types import FrameType
 
-    from pidtrail.airflow.claims import ClaimSocket
-    from pidtrail.airflow.location import Location
     from pidtrail.airflow.rest import Rest
-    from pidtrail.airflow.sampler import Samplers
-    from pidtrail.events import AirflowFact
     from pidtrail.sinks.sink import Sink
 
 
@@ -142,11 +139,19 @@ class Trace:
         self.source_name, self.migrations, self.interval = source_name, migrations, interval
         self.pids, self.airflow, self.command = pids, airflow, command
         self.duration, self.form, self.output = duration, form, output
-        self.airflow_db, self.airflow_api = airflow_db, airflow_api
+        self.airflow_api = airflow_api
         self.plugin_path = None if airflow_plugin is None else self.tell_command(airflow_plugin)
-        self.plugin: ClaimSocket | None = None
-        self.log_template = checked_template(log_template)
-        self.rest = self.make_rest() if airflow_api is not None else None
+        if log_template is not None:
+            try:
+                checked_template(log_template, "--log-template")
+            except PidtrailError as error:
+                raise UsageError(error.message) from None
+        self.account = Account(
+            os.environ,
+            database=airflow_db,
+            rest=self.make_rest() if airflow_api is not None else None,
+            template=log_template,
+        )
         self.signals: list[int] = []
         self.child: Child | None = None
         self.recorder: Recorder | None = None
@@ -159,7 +164,7 @@ class Trace:
             roots = self.find_roots()
             session = self.open(roots, stack)
             try:
-                session.start(self.log_facts(roots))
+                session.start(self.account.log_facts(self.airflow_pid(roots)))
                 log.info("attached", source=session.source.name, roots=roots)
                 if (missed := session.source.fidelity.expected_miss) is not None:
                     log.warning("not all will be seen", source=session.source.name, missed=missed)
@@ -224,7 +229,7 @@ class Trace:
                 self.child.abandon()
             raise
         try:
-            location = self.locate(roots)
+            location = self.account.locate(self.airflow_pid(roots))
             url, problem = (location.url, location.problem) if location is not None else (None,) * 2
             shown = redact_url(url) if url is not None else None
             header = make_header(source, roots, refused, shown, problem)
@@ -237,11 +242,13 @@ class Trace:
                 sinks.append(self.recorder)
             if self.form == "jsonl":
                 sinks.append(JsonLines(sys.stdout.buffer, header))
-            claims = self.make_claims(url)
+            if self.plugin_path is not None:
+                self.account.listen(self.plugin_path, proc.start_ticks)
+            self.account.read({url} if url is not None else set())
             below = (
                 partial(open_below, interval_s=self.interval) if self.source_name == AUTO else None
             )
-            return Session(source, sinks, claims, below)
+            return Session(source, sinks, [self.account], below)
         except BaseException:
             source.close()
             if self.child is not None:
@@ -265,54 +272,9 @@ class Trace:
         os.environ[SOCKET_VARIABLE] = full
         return full
 
-    def make_claims(self, database: str | None) -> list[Claims]:
-        """Begin to take in what Airflow claims, where there is something to."""
-        claims: list[Claims] = []
-        if self.plugin_path is not None:
-            from pidtrail.airflow.claims import ClaimSocket
-
-            self.plugin = ClaimSocket(self.plugin_path, proc.start_ticks)
-            claims.append(self.plugin)
-        if database is not None or self.rest is not None:
-            claims.append(self.make_samplers(database))
-        return claims
-
-    def make_samplers(self, database: str | None) -> Samplers:
-        """Begin to read the database, or ask the API, or both."""
-        from pidtrail.airflow.metadata import Metadata
-        from pidtrail.airflow.sampler import Sampler, Samplers
-
-        samplers = []
-        if database is not None:
-            samplers.append(Sampler(Metadata(database, since_epoch_ns=time.time_ns())))
-        if self.rest is not None:
-            samplers.append(Sampler(self.rest, what="Airflow's API", interval_s=1.0))
-        started = Samplers(samplers)
-        started.start()
-        return started
-
-    def locate(self, roots: list[int]) -> Location | None:
-        """
-        Find Airflow's metadata database; `problem` says why there is none.
-
-        With the API alone it is not looked for (None): the user may not read it.
-        """
-        from pidtrail.airflow.location import locate
-
-        if self.airflow_api is not None and self.airflow_db is None:
-            return None
-        return locate(self.airflow_db, os.environ, None if self.child is not None else roots[0])
-
-    def log_facts(self, roots: list[int]) -> list[AirflowFact]:
-        """Return how Airflow names the logs of tasks, as far as its configuration tells."""
-        from pidtrail.airflow.logplace import LogPlace, locate_logs
-
-        if self.log_template is not None:
-            place = LogPlace(None, self.log_template)
-        else:
-            place = locate_logs(os.environ, None if self.child is not None else roots[0])
-        fact = place.fact()
-        return [] if fact is None else [fact]
+    def airflow_pid(self, roots: list[int]) -> int | None:
+        """Return whose environment tells of Airflow; a command's is our own."""
+        return None if self.child is not None else roots[0]
 
     def recording_path(self, stack: ExitStack) -> Path:
         """Return where to record: the verdicts at the end are made from it in any case."""
@@ -328,13 +290,12 @@ class Trace:
         watched = {os.pidfd_open(pid) for pid in roots if Path(f"/proc/{pid}").exists()}
         try:
             while True:
-                wake = self.plugin.wake_fd() if self.plugin is not None else None
+                plugin = self.account.plugin
+                wake = plugin.wake_fd() if plugin is not None else None
                 also = set() if wake is None else {wake}
                 ready, _, _ = select.select(watched | also, [], [], pause)
                 ended = watched.intersection(ready)
-                pause = TURN_SECONDS if session.turn() else QUIET_SECONDS
-                if (until_due := getattr(session.source, "until_due_s", None)) is not None:
-                    pause = min(pause, until_due())
+                pause = session.pause_s(session.turn())
                 self.tell_problems(session)
                 if self.child is not None and self.child.wait(0):
                     return
@@ -406,21 +367,6 @@ class Trace:
         if self.form == "none" or self.recorder is None:
             return
         print_verdicts(self.recorder.path, session, to_stderr=self.form == "jsonl")
-
-
-def checked_template(template: str | None) -> str | None:
-    """Return a template that can be read back. Raises UsageError."""
-    from pidtrail.airflow.lognames import LogTemplate, UnreadableTemplate
-
-    if template is None:
-        return None
-    if not template.startswith("/"):
-        raise UsageError("--log-template must begin with the folder of the logs, at /")
-    try:
-        LogTemplate(template)
-    except UnreadableTemplate as error:
-        raise UsageError(f"--log-template cannot be read back: {error}") from None
-    return template
 
 
 def print_verdicts(path: Path, session: Session, *, to_stderr: bool) -> None:
