@@ -94,7 +94,7 @@ class Keeper:
         self.problem: str | None = None
         self.standing = Standing()
         self.last_seq = self.last_ns = 0
-        self.began_ns = self.began_bytes = self.tend_ns = 0
+        self.began_ns = self.began_bytes = self.tend_ns = self.put_off_ns = 0
         self.closed: list[Closed] = []
         self.unfinished: list[Path] = []
         self.number = 0
@@ -185,10 +185,14 @@ class Keeper:
             or now_ns - self.began_ns >= self.bounds.segment_age_s * SECOND_NS
         )
 
+    def may_begin(self) -> bool:
+        """Return whether a segment may begin that could wait; not so after it failed just now."""
+        return self.now_ns() >= self.put_off_ns
+
     def put_off(self, problem: str) -> None:
-        """Note that a segment could not begin; `is_due` says so again in a minute."""
+        """Note that a segment could not begin; it is tried again in a minute."""
         self.problem = problem
-        self.tend_ns = self.now_ns() + TRY_AGAIN_NS
+        self.tend_ns = self.put_off_ns = self.now_ns() + TRY_AGAIN_NS
 
     def prune(self) -> None:
         """Delete the oldest segments while there are too many bytes, and those that are too old."""

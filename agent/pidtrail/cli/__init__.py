@@ -35,6 +35,10 @@ COMMANDS: Final = {
         "pidtrail.cli.explain:explain",
         "Say for every task instance attempt which process ran it, and why its PID is another.",
     ),
+    "agent": (
+        "pidtrail.cli.agent:agent",
+        "Run as a service: wait for Airflow, watch it, and keep what happened.",
+    ),
     "airflow-plugin": (
         "pidtrail.cli.airflow_plugin:airflow_plugin",
         "Print Airflow's plugin, a single file for the folder of Airflow's plugins.",

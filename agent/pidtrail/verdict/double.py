@@ -9,7 +9,6 @@ from pidtrail.verdict.case import PARKED_STATES, overlap_ns
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 from pidtrail.verdict.result import AT_ONCE_NS, NOT_KEPT, UNKNOWN, kept, told_to_stop
-from pidtrail.verdict.sudo import unstarted
 from pidtrail.verdict.superseded import later_evidence
 
 if TYPE_CHECKING:
@@ -84,22 +83,16 @@ def doubles(case: Case) -> Iterator[tuple[Member, Member, tuple[int | None, int 
 
 def aborted_start(case: Case) -> Finding | None:
     """
-    A process was started for the attempt, refused, and ended before any user code.
+    A process was started for the attempt, refused by Airflow, and killed before any user code.
 
     Concludes: in 3.x the supervisor forks first and asks then; a start that the
     API refuses (409: not queued, already running) leaves a process that has lived
-    and was never recorded. The record is of another process, or of none. Or, in both
-    versions, sudo was to start a task with run_as_user and refused: 3.x has recorded
-    that sudo, 2.x nothing, and its row may go on saying running.
+    and was never recorded. The record is of another process, or of none.
     Needs: that process's birth, SIGKILL from its own supervisor and nobody else,
-    no child of its own, and rows of the attempt that never carried its pid. Of sudo
-    its arguments and its end, and that nothing below it executed the command.
+    no child of its own, and rows of the attempt that never carried its pid.
     Cannot tell: the API's answer itself: it stands in the api-server's log as
-    `Cannot start Task Instance in invalid state`. Nor sudo's reason, which stands in
-    the log of the task.
+    `Cannot start Task Instance in invalid state`.
     """
-    if (by_sudo := unstarted(case)) is not None:
-        return by_sudo
     if not case.refused:
         return None
     member = case.refused[-1]

@@ -1,0 +1,92 @@
+"""The Airflows that the service has found: who of them is followed, and where their records are."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from pidtrail.airflow.running import ROOT_ROLES
+from pidtrail.cli.logs import log
+from pidtrail.redact import redact_url
+from pidtrail.roots import Roots
+
+if TYPE_CHECKING:
+    from pidtrail.airflow.account import Account
+    from pidtrail.airflow.running import Running
+    from pidtrail.runtime import Session
+
+NEEDED_SECONDS: Final = 120.0
+"""So long a database is read after the last process that used it has ended: it may be back."""
+MOST_PLACES: Final = 50
+
+
+class Airflows:
+    """
+    Who is followed. `roots` are their pids, with the URL of the database that each uses.
+
+    `places` are the databases that were found, without secrets, and None, or why others were not.
+    """
+
+    def __init__(self, account: Account, finder: Roots | None = None) -> None:
+        self.account = account
+        self.finder = finder if finder is not None else Roots()
+        self.roots: dict[int, str | None] = {}
+        self.needed: dict[str, float] = {}
+        self.places: dict[str, str | None] = {}
+
+    def found(self, running: list[Running]) -> list[int]:
+        """Take in who was found, and return their pids."""
+        for process in running:
+            url = None
+            # Who was left behind shows a title where its settings were.
+            if process.role in ROOT_ROLES or not self.places:
+                url = self.locate(process.pid)
+            self.roots[process.pid] = url
+            log.info("follows", pid=process.pid, role=str(process.role))
+        return [process.pid for process in running]
+
+    def locate(self, pid: int) -> str | None:
+        """Return the URL of the database that a process uses, None if it is not known."""
+        location = self.account.locate(pid)
+        if location is None:
+            return None
+        problem = location.problem
+        place = redact_url(location.url) if location.url is not None else problem or "?"
+        if place not in self.places and len(self.places) < MOST_PLACES:
+            self.places[place] = problem
+            if problem is not None:
+                log.warning("airflow database", pid=pid, problem=problem)
+            else:
+                log.info("airflow database", pid=pid, url=place, found=location.found)
+        return location.url
+
+    def look(self, session: Session) -> None:
+        """Follow new roots; read the databases of those who live, or lived a moment ago."""
+        alive = {key.pid for key in session.live}
+        new = self.found(self.finder.look(alive))
+        if new:
+            for pid in new:
+                session.tell(self.account.log_facts(pid))
+            session.follow(new)
+            alive = {key.pid for key in session.live}
+        self.roots = {pid: url for pid, url in self.roots.items() if pid in alive}
+        self.read()
+
+    def read(self) -> None:
+        """Read the databases that are needed, and no others."""
+        now_s = time.monotonic()
+        self.needed.update((url, now_s) for url in self.roots.values() if url is not None)
+        self.needed = {
+            url: since_s for url, since_s in self.needed.items() if now_s - since_s < NEEDED_SECONDS
+        }
+        self.account.read(self.needed)
+
+    @property
+    def databases(self) -> str | None:
+        """The databases that were found, without secrets."""
+        return ", ".join(sorted(url for url, why in self.places.items() if why is None)) or None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the database of some Airflow is not known."""
+        return "; ".join(sorted(why for why in self.places.values() if why is not None)) or None
