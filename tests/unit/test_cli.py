@@ -274,6 +274,15 @@ def test_a_code_is_explained_with_its_limits(pidtrail: Any) -> None:
     assert all(word in shown for word in ("Concludes", "Needs", "Cannot tell"))
 
 
+def test_a_code_is_explained_to_a_program(pidtrail: Any) -> None:
+    """As everything that a person can ask."""
+    told = json.loads(pidtrail("explain", "--code", "retry", "--json").out)
+
+    assert (told["schema"], told["code"]) == ("pidtrail.code/1", "retry")
+    assert told["needs"].startswith("a later attempt that started")
+    assert all(told[name] for name in ("says", "concludes", "cannot_tell", "text"))
+
+
 def test_a_damaged_recording_is_explained_as_far_as_it_goes(
     pidtrail: Any, recording: Path, tmp_path: Path
 ) -> None:

@@ -173,6 +173,7 @@ def test_the_list_names_all_with_their_claims(capsys: pytest.CaptureFixture[str]
 
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == list(EXPERIMENTS)
+    assert list(json.loads(lab(capsys, "--list", "--json")[1])) == list(EXPERIMENTS)
     assert all(kind.claim in out for kind in EXPERIMENTS.values())
 
 

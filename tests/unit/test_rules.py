@@ -10,7 +10,7 @@ from msgspec import structs
 
 from pidtrail.errors import PidtrailError
 from pidtrail.events import Fidelity, Observed
-from pidtrail.verdict.engine import explain_code
+from pidtrail.verdict.meaning import meaning
 from pidtrail.verdict.rules import RULES, code_of
 from tests.unit.story import FULL, LOG, Airflow2, Airflow3, Story, at, ref, uuid
 
@@ -407,13 +407,13 @@ def test_every_code_can_be_explained(rule: object) -> None:
     """The code of a rule leads to its docstring."""
     code = code_of(rule)  # type: ignore[arg-type]
 
-    assert explain_code(code).startswith(code)
+    assert meaning(code).text.startswith(code)
 
 
 def test_a_code_that_is_none_is_refused_with_those_that_are() -> None:
     """One line that lists the codes."""
     with pytest.raises(PidtrailError, match="match"):
-        explain_code("migration")
+        meaning("migration")
 
 
 def test_a_story_without_airflow_has_no_verdicts() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pidtrail.verdict.engine import explain_code
+from pidtrail.verdict.meaning import meaning
 from pidtrail.verdict.rules import RULES, code_of
 from tests.unit.example_stories import EXAMPLES
 
@@ -40,4 +40,4 @@ def test_the_verdict_does_not_depend_on_the_order_of_the_records(code: str) -> N
 
 @pytest.mark.parametrize("code", CODES)
 def test_the_code_is_explained(code: str) -> None:
-    assert explain_code(code).startswith(f"{code}\n\n")
+    assert meaning(code).text.startswith(f"{code}\n\n")

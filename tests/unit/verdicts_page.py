@@ -9,17 +9,16 @@ A test fails while the page is not what this makes.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from pidtrail.verdict.meaning import meaning
 from pidtrail.verdict.rules import RULES, code_of
 from tests.airflow.examples import Example, examples
 from tests.unit.example_stories import EXAMPLES
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs/verdicts.md"
-PARTS: Final = re.compile(r"^(Concludes|Needs|Cannot tell): ", re.MULTILINE)
 HEAD: Final = """\
 # Verdicts
 
@@ -43,26 +42,27 @@ def page() -> str:
     """Return the page."""
     codes = [code_of(rule) for rule in RULES]
     lines = [HEAD, "| code | outcome of the example | says |", "|---|---|---|"]
-    for rule, code in zip(RULES, codes, strict=True):
+    for code in codes:
         story, try_number = EXAMPLES[code]()
-        summary, _ = parts(inspect.getdoc(rule) or "")
-        lines.append(f"| [`{code}`](#{code}) | {story.verdict(try_number).outcome} | {summary} |")
-    for rule, code in zip(RULES, codes, strict=True):
-        lines += ["", *section(code, inspect.getdoc(rule) or "")]
+        outcome = story.verdict(try_number).outcome
+        lines.append(f"| [`{code}`](#{code}) | {outcome} | {meaning(code).says} |")
+    for code in codes:
+        lines += ["", *section(code)]
     return "\n".join(lines) + "\n"
 
 
-def section(code: str, docstring: str) -> Iterator[str]:
+def section(code: str) -> Iterator[str]:
     """Yield the lines about one code."""
     story, try_number = EXAMPLES[code]()
     verdict = story.verdict(try_number)
-    summary, named = parts(docstring)
+    meant = meaning(code)
     yield f"## {code}"
     yield ""
-    yield summary
+    yield meant.says
     yield ""
-    for name, text in named:
-        yield f"- **{name}**: {text}"
+    yield f"- **Concludes**: {meant.concludes}"
+    yield f"- **Needs**: {meant.needs}"
+    yield f"- **Cannot tell**: {meant.cannot_tell}"
     yield ""
     yield f"Example ({verdict.outcome}, {verdict.confidence}): {inspect.getdoc(EXAMPLES[code])}"
     yield ""
@@ -84,13 +84,6 @@ def real_run(example: Example) -> Iterator[str]:
     )
     yield ""
     yield f"> {example.summary}"
-
-
-def parts(docstring: str) -> tuple[str, list[tuple[str, str]]]:
-    """Return a docstring's first sentence, and its named parts, each on one line."""
-    summary, *rest = PARTS.split(docstring)
-    words = [" ".join(text.split()) for text in rest[1::2]]
-    return " ".join(summary.split()), list(zip(rest[::2], words, strict=True))
 
 
 if __name__ == "__main__":

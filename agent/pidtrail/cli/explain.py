@@ -22,7 +22,8 @@ from pidtrail.reports.terminal import may_colour, painted
 from pidtrail.reports.text import print_report
 from pidtrail.service.client import NoService
 from pidtrail.service.protocol import Request
-from pidtrail.verdict.engine import explain_code, joined, judge_stream
+from pidtrail.verdict.engine import joined, judge_stream
+from pidtrail.verdict.meaning import meaning
 from pidtrail.verdict.model import Report, Verdict
 
 SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])\Z")
@@ -93,7 +94,9 @@ def explain(
     if code is not None:
         if file is not None or message is not None:
             raise UsageError("--code explains a code, not a FILE, and no message")
-        click.echo(explain_code(code))
+        meant = meaning(code)
+        told = msgspec.json.format(msgspec.json.encode(meant), indent=2)
+        click.echo(told if as_json else meant.text)
         return
     read = None if message is None else line.read(message)
     wanted: list[tuple[str, str | int | None]] = [

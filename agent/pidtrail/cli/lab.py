@@ -61,6 +61,10 @@ def lab(
       pidtrail lab cpu-migration context-switch --verbose
       pidtrail lab --json | jq '.results[] | select(.holds == false)'
     """  # noqa: D301 (click wants the character \b itself)
+    if as_list and as_json:
+        claims = {kind.name: kind.claim for kind in chosen_kinds(names)}
+        click.echo(msgspec.json.format(msgspec.json.encode(claims), indent=2))
+        return
     if as_list:
         for kind in chosen_kinds(names):
             click.echo(f"{kind.name:<{max(map(len, EXPERIMENTS))}}  {kind.claim}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +10,6 @@ from msgspec.structs import replace
 
 from pidtrail.clock import rfc3339, wall_ns
 from pidtrail.correlate import Correlation, TaskRun, correlate, gather
-from pidtrail.errors import PidtrailError
 from pidtrail.events import Event, Header
 from pidtrail.members import Member
 from pidtrail.node import Node
@@ -29,7 +27,7 @@ from pidtrail.verdict.model import (
     Verdict,
     Who,
 )
-from pidtrail.verdict.rules import RULES, code_of
+from pidtrail.verdict.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -331,12 +329,3 @@ def counted(number: int | None, noun: str) -> str:
     if number is None:
         return f"an unknown number of {noun}s"
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def explain_code(code: str) -> str:
-    """Return what a verdict code means. Raises PidtrailError for a code that is none."""
-    for rule in RULES:
-        if code_of(rule) == code:
-            return f"{code}\n\n{inspect.getdoc(rule)}"
-    codes = ", ".join(code_of(rule) for rule in RULES)
-    raise PidtrailError(f"no verdict has the code {code}", f"there are: {codes}")
