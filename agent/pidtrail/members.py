@@ -11,6 +11,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from pidtrail.airflow.commands import sudo_words
 from pidtrail.airflow.facts import Role
 from pidtrail.airflow.identify import env_task, merge
 from pidtrail.airflow.lognames import LogNames
@@ -187,5 +188,5 @@ def is_sudo(node: Node) -> bool:
     """Return whether a process is sudo: by its last program, or as a fork of sudo (its monitor)."""
     argv = node.argv
     if argv:
-        return argv[0].rpartition("/")[2] == "sudo"
+        return sudo_words(argv) is not None
     return not node.titles and node.comm == "sudo"

@@ -36,10 +36,10 @@ from demo.processes import (
 from demo.redis import Redis
 from demo.witness import Note
 from pidtrail.airflow.running import airflow_roots
+from tests.airflow.glance import PIDTRAIL, glance
 from tests.airflow.performance import perform
 
 DAGS = Path(__file__).with_name("celery_dags")
-PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 RUN_ID = "test"
 SHORT = ("plain", "retry", "reschedule", "mapped")
 HELD = ("kill_runner", "kill_pool", "redelivered", "adopted", "restart", "kill_worker")
@@ -155,26 +155,11 @@ class Play:
         self.done["roots"] = airflow_roots()
         worker, home = self.workers["main"].process, self.host.home
         self.done["children"] = children_of(worker.pid)
-        log = home / "idle.log"
-        with log.open("wb") as output:
-            tracer = subprocess.Popen(
-                [
-                    *(PIDTRAIL, "trace", "--pid", str(worker.pid), "--format", "none"),
-                    *("-o", str(home / "idle.db")),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            wait_until(lambda: "attached" in log.read_text(), within_s=30, what="a second pidtrail")
+        with glance(home / "idle.db", worker.pid):
             idle = [pid for pid in children_of(worker.pid) if self.served in title_of(pid)]
             victim = next(filter(None, map(identity_of, idle)))
             self.kill("idle", victim)
             wait_until(lambda: not is_alive(victim), within_s=30, what="the end of a pool process")
-        finally:
-            tracer.send_signal(signal.SIGINT)
-            tracer.wait(30)
 
 
 def play(stage: Play) -> dict[str, Any]:

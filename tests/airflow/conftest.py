@@ -102,6 +102,10 @@ def play(version: str, folder: Path) -> Session:
         "driver", install(version), folder, "--migrations", timeout_s=SESSION_TIMEOUT_S
     )
     played = json.loads((folder / "result.json").read_bytes())
+    (child, _) = json.loads((folder / "home/children.json").read_bytes())["popen"]
+    explain(recording, "--pid", str(child), left=folder / "verdicts-child.json")
+    look = "late" if version.startswith("3.") else "unwritten"
+    explain(folder / f"home/{look}.db", left=folder / f"verdicts-{look}.json")
     return Session(
         version=version,
         recording=recording,

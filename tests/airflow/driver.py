@@ -112,6 +112,8 @@ def play(host: AirflowHost, major: str) -> dict[str, object]:
             within_s=60,
             what="the end of the runner without supervisor",
         )
+        if major == "3":
+            ends.look_late()
         states |= ends.wait_for_ends()
     tell(f"ended: {states}")
 

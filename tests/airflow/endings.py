@@ -11,12 +11,13 @@ import stat
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from demo.airflow_host import AirflowHost
 from demo.processes import Identity, StageError, identity_of, is_alive, wait_until
+from tests.airflow.glance import glance
 from tests.airflow.memory_cgroup import memory_cgroup
 
 RUN_ID: Final = "test"
@@ -29,9 +30,13 @@ ALONE: Final = (
     *("core", "crashing_children", "virtualenv"),
 )
 """These end by themselves."""
-ENDED: Final = ("shell_kill", "group_kill", "row_pid", "set_state", "cleared")
-ONLY: Final = {"2": "unrecorded", "3": "refused"}
-"""2.x writes the pid late, 3.x asks whether it may start when the process is there already."""
+ENDED: Final = ("shell_kill", "group_kill", "row_pid", "row_parent", "set_state", "cleared")
+ONLY: Final = {"2": ("unrecorded",), "3": ("refused", "between", "scripted_sudo")}
+"""
+2.x writes the pid late, 3.x asks whether it may start when the process is there already.
+
+A supervisor of 3.x can be held up before it forks.
+"""
 
 
 def cases(major: str) -> tuple[str, ...]:
@@ -39,7 +44,7 @@ def cases(major: str) -> tuple[str, ...]:
     return (
         "dagrun_timeout",
         *ENDED,
-        ONLY[major],
+        *ONLY[major],
         *(one for one in ALONE if one != "dagrun_timeout"),
     )
 
@@ -58,20 +63,27 @@ class Endings:
         with memory_cgroup(MEMORY) as cgroup:
             (self.host.home / "memory-cgroup").write_text(str(cgroup))
             if self.major == "3":
-                self.log.parent.mkdir(parents=True)
-                os.mkfifo(self.log)
+                for log in (self.log_of("refused", 1), self.log_of("between", 2)):
+                    log.parent.mkdir(parents=True)
+                    os.mkfifo(log)
             yield
 
-    @property
-    def log(self) -> Path:
+    def log_of(self, case: str, try_number: int) -> Path:
         """
-        The log of the refused task, a FIFO.
+        Return the log of a try that is held up before it has a process: a FIFO.
 
         A 3.x supervisor opens it before it forks (sdk execution_time/supervisor.py
         supervise_task @ 1.3.2) and waits until somebody reads.
         """
-        parts = f"dag_id=case_refused/run_id={RUN_ID}/task_id=t/attempt=1.log"
+        parts = f"dag_id=case_{case}/run_id={RUN_ID}/task_id=t/attempt={try_number}.log"
         return self.host.home / "logs" / parts
+
+    def let_start(self, case: str, try_number: int) -> None:
+        """Read what a try that is held up has to say, until it has ended."""
+        log = self.log_of(case, try_number)
+        if not stat.S_ISFIFO(log.stat().st_mode):
+            raise StageError(f"the log of case_{case} is no FIFO any more")
+        threading.Thread(target=log.read_bytes, daemon=True).start()
 
     def end_all(self) -> None:
         """End who waits for it, each as soon as it runs."""
@@ -81,6 +93,8 @@ class Endings:
         for case in ("row_pid", "set_state", "cleared"):
             self.runner(case)
         host.set_pid("case_row_pid", RUN_ID, "t", FOREIGN_PID)
+        below = self.runner("row_parent")
+        host.set_pid("case_row_parent", RUN_ID, "t", parent_of(below.pid))
         host.set_state("case_set_state", RUN_ID, "t", "failed")
         host.clear("case_cleared", RUN_ID)
         if self.major == "3":
@@ -112,19 +126,40 @@ class Endings:
 
         wait_until(waits, within_s=60, what="the queueing of case_refused")
         self.host.set_state("case_refused", RUN_ID, "t", "failed")
-        if not stat.S_ISFIFO(self.log.stat().st_mode):
-            raise StageError("the log of case_refused is no FIFO any more")
-        threading.Thread(target=self.log.read_bytes, daemon=True).start()
+        self.let_start("refused", 1)
 
     def kill_unrecorded(self) -> None:
-        """SIGKILL a runner of 2.x that has not written its pid."""
+        """SIGKILL a runner of 2.x that has not written its pid, which a second trace sees."""
         file = self.host.home / "unrecorded"
         wait_until(file.exists, within_s=60, what="the runner of case_unrecorded")
         runner = wait_until(
             lambda: identity_of(int(file.read_text() or 0)), within_s=5, what="its number"
         )
         assert runner is not None  # it was waited for
+        with self.glance("unwritten"):
+            pass
         self.shell("unrecorded", "kill -9 {pid}", runner)
+
+    def glance(self, name: str) -> AbstractContextManager[None]:
+        """Trace the scheduler a second time, from the beginning of a block to its end."""
+        database = ("--airflow-db", self.host.database)
+        return glance(self.host.home / f"{name}.db", self.host.scheduler.pid, *database)
+
+    def look_late(self) -> None:
+        """
+        Trace 3.x from late on until a second try is queued.
+
+        By then a task whose row says that it runs has neither supervisor nor process.
+        """
+
+        def is_queued() -> bool:
+            rows = self.host.task_states("case_between", RUN_ID)
+            return [(row.try_number, row.state) for row in rows] == [(2, "queued")]
+
+        with self.glance("late"):
+            (self.host.home / "between").touch()
+            wait_until(is_queued, within_s=60, what="the second try of case_between")
+        self.let_start("between", 2)
 
     def wait_for_ends(self) -> dict[str, str]:
         """Return how the run of each case ended; all have, then."""
@@ -139,3 +174,9 @@ class Endings:
             lambda: not any(map(is_alive, noted)), within_s=30, what="the end of all processes"
         )
         return states
+
+
+def parent_of(pid: int) -> int:
+    """Return the pid of the parent of a living process."""
+    stat_line = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat_line.rpartition(")")[2].split()[1])

@@ -3,8 +3,9 @@ Examples of verdicts from real runs, for docs/verdicts.md.
 
     .venv/bin/python -m tests.airflow.examples FOLDER...
 
-reads `verdicts.json` of the folders that these tests have left in pytest's base folder
-(`airflow-VERSION`, `held-VERSION`, `celery-VERSION`, `containers-VERSION`), and writes
+reads the verdicts in the folders that these tests have left in pytest's base folder
+(`airflow-VERSION`, `held-VERSION`, `celery-VERSION`, `containers-VERSION`, and `tasks-test-VERSION`
+of the less usual ways), and writes
 docs/examples.json anew for the codes that they yield; examples of other codes stay. Then
 make the page: `.venv/bin/python -m tests.unit.verdicts_page`.
 """
@@ -23,13 +24,19 @@ FILE: Final = Path(__file__).resolve().parents[2] / "docs/examples.json"
 
 
 class Played(msgspec.Struct, frozen=True):
-    """A DAG whose verdict is shown: what was done in it, on which major version and stage."""
+    """
+    A DAG whose verdict is shown: what was done in it, on which major version and stage.
+
+    `seen` names the verdicts where they are not the stage's own: those of another
+    recording, or of another question.
+    """
 
     dag_id: str
     major: str
     done: str
-    try_number: int = 1
+    try_number: int | None = 1
     stage: str = "airflow"
+    seen: str = ""
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -108,6 +115,50 @@ PLAYED: Final = {
         "All processes of a Celery worker got SIGTERM while it ran the task; retries=1.",
         stage="celery",
     ),
+    "stale-between-tries": Played(
+        "case_between",
+        "3",
+        "The first try failed, and the recording ended when the second was queued; retries=1.",
+        try_number=2,
+        seen="late",
+    ),
+    "never-seen": Played(
+        "case_kill_supervisor",
+        "3",
+        "The supervisor got SIGKILL and its task ended unheard; the recording began after that.",
+        seen="late",
+    ),
+    "not-recorded-yet": Played(
+        "case_unrecorded",
+        "2",
+        "The recording ended while the task's process read the DAG file.",
+        seen="unwritten",
+    ),
+    "ancestor-recorded": Played(
+        "case_row_parent",
+        "2",
+        "Somebody wrote the PID of the task's supervisor into its row.",
+    ),
+    "descendant-observed": Played(
+        "case_children",
+        "3",
+        "The task started sleep(1), and somebody asked `explain --pid` about that process.",
+        seen="child",
+    ),
+    "other-host": Played(
+        "case_pod_2",
+        "3",
+        "The task ran on another node, which has a UTS and a PID namespace of its own.",
+        stage="containers",
+        seen="node-1",
+    ),
+    "unrecorded-test": Played(
+        "way_plain",
+        "2",
+        "A user tried the task out with `airflow tasks test`.",
+        try_number=None,
+        stage="tasks-test",
+    ),
 }
 """By verdict code. Every one of them is played again by a test of its stage."""
 
@@ -115,6 +166,11 @@ PLAYED: Final = {
 def of_stage(stage: str) -> list[str]:
     """Return the verdict codes whose example is played on a stage."""
     return [code for code, played in PLAYED.items() if played.stage == stage]
+
+
+def file_of(played: Played) -> str:
+    """Return the name of the file that has its verdicts, in the folder of its stage."""
+    return f"verdicts-{played.seen}.json" if played.seen else "verdicts.json"
 
 
 def examples() -> dict[str, Example]:
@@ -134,14 +190,16 @@ def chosen(verdicts: list[Verdict], played: Played) -> Verdict | None:
     )
 
 
-def assert_shown(code: str, verdicts: list[Verdict], version: str) -> None:
+def assert_shown(code: str, folder: Path) -> None:
     """Prove that what was done leads to that code, and that the page has it from such a run."""
+    version = folder.name.rpartition("-")[2]
     played, kept = PLAYED[code], examples()[code]
     if not version.startswith(f"{played.major}."):
         # The other version's session proves it; the page says which that is.
         assert kept.airflow.startswith(f"{played.major}.")
         return
-    verdict = chosen(verdicts, played)
+    file = folder / file_of(played)
+    verdict = chosen(msgspec.json.decode(file.read_bytes(), type=Report).verdicts, played)
     assert verdict is not None
     assert (verdict.code, verdict.outcome) == (code, kept.outcome)
     assert (kept.airflow, kept.done) == (version, played.done)
@@ -151,16 +209,13 @@ def taken(folders: list[Path]) -> dict[str, Example]:
     """Return the kept examples with those of the sessions in these folders in their place."""
     found = examples() if FILE.exists() else {}
     for folder in folders:
-        report = msgspec.json.decode((folder / "verdicts.json").read_bytes(), type=Report)
-        stage, _, version = folder.name.partition("-")
+        stage, _, version = folder.name.rpartition("-")
         for code, played in PLAYED.items():
-            verdict = chosen(report.verdicts, played)
-            if (
-                stage == played.stage
-                and version.startswith(f"{played.major}.")
-                and verdict is not None
-                and verdict.code == code
-            ):
+            if stage != played.stage or not version.startswith(f"{played.major}."):
+                continue
+            file = folder / file_of(played)
+            verdict = chosen(msgspec.json.decode(file.read_bytes(), type=Report).verdicts, played)
+            if verdict is not None and verdict.code == code:
                 found[code] = Example(
                     version,
                     played.dag_id,

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
-from demo.airflow_host import AirflowHost
+from demo.airflow_host import free_ports
 from demo.environment import Release, say
 from demo.processes import (
     Identity,
@@ -32,14 +33,16 @@ from demo.processes import (
     StageError,
     identity_of,
     is_alive,
+    listeners,
     send_signal,
     wait_until,
 )
+from tests.airflow.glance import PIDTRAIL, glance
 from tests.airflow.performance import perform
 
 DAGS = Path(__file__).with_name("held_dags")
-PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 RUN_ID = "test"
+USER = "stage"
 WORKER = "airflow worker -- LocalExecutor"
 LIMITS = {
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "5",
@@ -67,11 +70,31 @@ APART_S = 6.0
 
 
 class Hasty2(Airflow2):
-    """Airflow 2.x that gives up within seconds."""
+    """Airflow 2.x that gives up within seconds, with a webserver."""
 
     def version_settings(self) -> dict[str, str]:
-        """Lower the limits."""
-        return super().version_settings() | LIMITS_2
+        """Lower the limits, and let the API be asked with a password."""
+        basic = {"API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth"}
+        return super().version_settings() | LIMITS_2 | basic
+
+    def start(self) -> None:
+        """Start the webserver too, and make its user meanwhile."""
+        super().start()
+        (self._web,) = free_ports(1)
+        self._password = secrets.token_urlsafe(12)
+        named = ("-f", "a", "-l", "b", "-r", "Admin", "-e", "a@b.c")
+        user = ("users", "create", "-u", USER, "-p", self._password, *named)
+        self._maker = self.spawn("user", *user)
+        self._ledger.forget(self._maker)
+        address = ("--hostname", "127.0.0.1", "--port", str(self._web))
+        self.spawn("webserver", "webserver", "--workers", "1", *address)
+
+    def api(self) -> tuple[str, str]:
+        """Return the address of the API and the password, when it answers."""
+        if self._maker.popen.wait(60):
+            raise StageError(f"no user was made; see {self._maker.log}")
+        wait_until(lambda: bool(listeners(self._web)), within_s=60, what="the webserver")
+        return f"http://127.0.0.1:{self._web}", self._password
 
 
 class Hasty3(Airflow3):
@@ -81,11 +104,15 @@ class Hasty3(Airflow3):
         """Lower the limits."""
         return super().version_settings() | LIMITS_3
 
+    def api(self) -> tuple[str, str]:
+        """Return the address of the API and the password."""
+        return f"http://127.0.0.1:{self._port}", self._password
+
 
 class Play:
     """The cases, side by side where the scheduler lives, then those of its death."""
 
-    def __init__(self, host: AirflowHost, *, is_2: bool) -> None:
+    def __init__(self, host: Hasty2 | Hasty3, *, is_2: bool) -> None:
         self.host = host
         self.is_2 = is_2
         self.begin = time.monotonic()
@@ -145,6 +172,13 @@ class Play:
         rows = self.host.task_states(f"case_{case}", RUN_ID)
         return rows[0].state if rows else None
 
+    def by_api(self) -> AbstractContextManager[None]:
+        """Trace the scheduler a second time, with nothing but Airflow's REST API beside it."""
+        url, password = self.host.api()
+        user = {"PIDTRAIL_AIRFLOW_USER": USER, "PIDTRAIL_AIRFLOW_PASSWORD": password}
+        pid = self.host.scheduler.pid
+        return glance(self.host.home / "api.db", pid, "--airflow-api", url, environ=user)
+
     def unheard(self) -> None:
         """Kill a supervisor, and a whole chain; wait until Airflow has given both up."""
         self.start("unheard", "chain")
@@ -166,8 +200,6 @@ class Play:
         if late is not None:
             self.gone(late, "the poke that Airflow had failed")
         self.tell(f"Airflow gave them up: {states}")
-        if not self.is_2:
-            self.stall_all()
 
     def stall(self) -> Identity:
         """
@@ -271,7 +303,10 @@ class Play:
         )
         self.host.wait_for_dags({f"case_{case}" for case in cases})
         self.tell("Airflow is ready")
-        self.unheard()
+        with self.by_api():
+            self.unheard()
+        if not self.is_2:
+            self.stall_all()
         self.orphans()
         return self.done
 

@@ -363,4 +363,4 @@ def test_a_line_of_celery_names_the_recorded_process(session: Session) -> None:
 @pytest.mark.parametrize("code", of_stage("celery"))
 def test_example_has_the_verdict_that_it_stands_for(session: Session, code: str) -> None:
     """What the page of verdicts shows of this stage is what is played here."""
-    assert_shown(code, session.verdicts, session.version)
+    assert_shown(code, session.folder)

@@ -15,6 +15,8 @@ import pytest
 from demo.environment import InstallError, install
 from demo.processes import StageError
 from demo.witness import Note, read_notes
+from pidtrail.events import AirflowFact
+from pidtrail.sources.replay import Replay
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
 from tests.airflow.examples import assert_shown, of_stage
 from tests.airflow.held_driver import UNREAPED_FOR_S
@@ -56,6 +58,13 @@ class Held(NamedTuple):
         ]
         return found
 
+    @property
+    def by_api(self) -> dict[tuple[str, int], Verdict]:
+        """The verdicts of a second pidtrail, which had nothing but the REST API."""
+        found = self.recording.with_name("verdicts-api.json").read_bytes()
+        report = msgspec.json.decode(found, type=Report)
+        return {(v.task.dag_id or "", v.task.try_number or 0): v for v in report.verdicts}
+
     def runner(self, case: str, try_number: int = 1) -> ProcessReport:
         """The only process that ran user code of a try."""
         (found,) = [
@@ -88,6 +97,7 @@ def play(version: str, folder: Path) -> Held:
     """Trace all cases on one Airflow; explain the recording. Raises one of `FAILURES`."""
     recording = trace_driver("held_driver", install(version), folder, timeout_s=SESSION_TIMEOUT_S)
     explain(recording)
+    explain(folder / "home/api.db", left=folder / "verdicts-api.json")
     return Held(
         version=version,
         recording=recording,
@@ -181,6 +191,32 @@ def test_a_dead_pid_is_shown_as_running_until_the_heartbeat_timeout(held: Held) 
     assert "until then the row showed it as running" in verdict.summary
     assert "lived at once" not in verdict.summary
     assert [seen.pid for seen in verdict.recorded if seen.state == "running"][-1] == dead.pid
+
+
+@pytest.mark.parametrize("case", ["chain", "unheard"])
+def test_the_api_alone_tells_of_a_heartbeat_timeout(held: Held, case: str) -> None:
+    """Its audit log names the reason, so that the verdict is that of the database."""
+    verdict, process = held.by_api[f"case_{case}", 1], held.runner(case)
+    rows = {
+        event.seq
+        for event in Replay(str(held.recording.with_name("home") / "api.db")).events()
+        if isinstance(event, AirflowFact) and event.event == "heartbeat timeout"
+    }
+
+    assert (verdict.code, verdict.confidence) == ("heartbeat-timeout", "proved")
+    assert {seen.via for seen in verdict.recorded} == {"rest"}
+    assert rows & set(verdict.evidence)
+    assert [one.pid for one in verdict.processes if one.role == "runner"] == [process.pid]
+
+
+def test_the_api_alone_tells_what_the_database_does(held: Held) -> None:
+    """Of all that a second pidtrail saw, with the API beside it, each verdict is the same."""
+    told = {key: verdict.code for key, verdict in held.by_api.items()}
+
+    assert told.keys() >= {("case_chain", 1), ("case_unheard", 1), ("case_unheard", 2)}
+    assert held.is_2 or ("case_late", 1) in told
+    for (dag_id, try_number), code in told.items():
+        assert held.verdict(dag_id.removeprefix("case_"), try_number).code == code
 
 
 @pytest.mark.parametrize("case", ["unheard", "reset_orphan"])
@@ -357,4 +393,4 @@ def codes_of(held: Held, message: str) -> set[tuple[str | None, int | None, str]
 @pytest.mark.parametrize("code", of_stage("held"))
 def test_example_has_the_verdict_that_it_stands_for(held: Held, code: str) -> None:
     """What the page of verdicts shows of this stage is what is played here."""
-    assert_shown(code, held.report.verdicts, held.version)
+    assert_shown(code, held.recording.parent)

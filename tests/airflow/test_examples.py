@@ -17,4 +17,4 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout
 @pytest.mark.parametrize("code", of_stage("airflow"))
 def test_example_has_the_verdict_that_it_stands_for(session: Session, code: str) -> None:
     """What was done leads to that code, played anew, and the page has it from such a run."""
-    assert_shown(code, session.verdicts, session.version)
+    assert_shown(code, session.recording.parent)

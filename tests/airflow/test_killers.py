@@ -195,6 +195,16 @@ def test_overwritten_pid_is_told_from_a_changed_one(session: Session) -> None:
     assert (over if seen else f"who was process {FOREIGN_PID}") in verdict.summary
 
 
+def test_the_supervisor_in_the_row_is_told_as_the_one_above(session: Session) -> None:
+    """Its PID was written over the runner's: two processes of one chain."""
+    verdict, runner, _ = ran(session, "row_parent")
+    supervisor = supervisor_of(verdict)
+
+    assert (verdict.code, verdict.pid_changed_in_kernel) == ("ancestor-recorded", False)
+    assert verdict.recorded[-1].pid == supervisor.pid
+    assert f"{supervisor.pid} is the supervisor above process {runner.pid}" in verdict.summary
+
+
 def test_cleared_task_runs_again(session: Session) -> None:
     """Cleared while it ran: the code is `clear`, and the next try another process."""
     assert session.codes("cleared") == ["clear", "match"]

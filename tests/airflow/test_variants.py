@@ -33,6 +33,7 @@ from demo.postgres import database_url as postgres_url
 from demo.processes import Ledger, StageError
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Verdict
+from tests.airflow.examples import assert_shown, of_stage
 from tests.airflow.tracing import PIDTRAIL, explain, trace
 from tests.airflow.ways import DAGS, SUDO, Sequential2
 
@@ -395,6 +396,12 @@ def test_tasks_test_runs_user_code_itself(ways: Ways) -> None:
     assert identities([verdict]) == test.noted("plain")
     assert "`airflow tasks test`" in verdict.summary
     assert not verdict.unknowns
+
+
+@pytest.mark.parametrize("code", of_stage("tasks-test"))
+def test_example_has_the_verdict_that_it_stands_for(ways: Ways, code: str) -> None:
+    """What the page of verdicts shows of this way is what is played here."""
+    assert_shown(code, ways["tasks test"].recording.parent)
 
 
 def test_dags_test_runs_both_tries_itself(ways: Ways) -> None:

@@ -126,6 +126,21 @@ def test_false_alarm_in_the_log_leads_to_its_run(session: Session) -> None:
     assert [one["code"] for one in told["report"]["verdicts"]] == ["impersonation"]
 
 
+def test_a_script_in_the_place_of_sudo_did_not_run_the_task(session: Session) -> None:
+    """3.x records the process that became the script; user code ran below, and that is told."""
+    if session.is_2:
+        return  # its sudo is called with more than a command to run
+    (verdict,) = session.of("scripted_sudo")
+    (runner,) = session.runners("scripted_sudo")
+    (begin,) = session.noted("scripted_sudo")
+
+    assert verdict.code == "match"
+    assert (runner.pid, runner.start_ticks) == begin.identity
+    assert [who.role for who in runner.chain[:3]] == ["runner", "sudo", "supervisor"]
+    assert f"Recorded PID {runner.chain[1].pid} is sudo" in verdict.summary
+    assert f"in process {runner.pid}" in verdict.summary
+
+
 def test_every_verdict_names_its_evidence(session: Session) -> None:
     """A verdict rests on records that can be looked up."""
     assert all(verdict.evidence for verdict in session.verdicts)

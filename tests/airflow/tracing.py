@@ -84,13 +84,13 @@ def trace_driver(
     return trace(folder, driver, "--airflow-db", database, *options, timeout_s=timeout_s)
 
 
-def explain(recording: Path) -> list[Verdict]:
-    """Return the verdicts of a recording; they are left in `verdicts.json` beside it too."""
+def explain(recording: Path, *options: str, left: Path | None = None) -> list[Verdict]:
+    """Return the verdicts of a recording, which are `left` in `verdicts.json` beside it too."""
     explained = subprocess.run(
-        [str(PIDTRAIL), "explain", str(recording), "--json"],
+        [str(PIDTRAIL), "explain", str(recording), "--json", *options],
         capture_output=True,
         check=True,
         timeout=EXPLAIN_TIMEOUT_S,
     )
-    recording.with_name("verdicts.json").write_bytes(explained.stdout)
+    (left or recording.with_name("verdicts.json")).write_bytes(explained.stdout)
     return msgspec.json.decode(explained.stdout, type=Report).verdicts

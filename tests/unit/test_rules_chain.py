@@ -31,6 +31,28 @@ def test_recorded_sudo_of_3_is_no_other_process_than_was_started() -> None:
     assert roles(verdict, story) == {"worker": "supervisor", "runner": "sudo", "python": "runner"}
 
 
+@pytest.mark.parametrize("interpreter", [("/bin/sh",), ("/bin/bash", "-e")])
+def test_a_script_in_the_place_of_sudo_is_sudo(interpreter: tuple[str, ...]) -> None:
+    """Images without sudo have one; the process that ran user code is the one below it."""
+    story = three().report(ref(1, uuid(1)), "running", "runner")
+    story.exec("runner", *interpreter, "/opt/bin/sudo", "-E", "-H", "-u", "etl", *REEXEC)
+    story.fork("runner", "python").exec("python", *REEXEC).exit("python").exit("runner")
+
+    verdict = story.verdict()
+
+    assert verdict.code == "match"
+    assert f"Recorded PID {story.pids['runner']} is sudo" in verdict.summary
+    assert f"in process {story.pids['python']}" in verdict.summary
+
+
+def test_a_script_that_is_told_of_sudo_is_another() -> None:
+    """Only what the interpreter executes counts, not a word behind it."""
+    story = three().fork("runner", "cat").exec("cat", "/bin/cat", "/usr/bin/sudo").exit("cat")
+    story.exit("runner").report(ref(1, uuid(1)), "success", "runner")
+
+    assert roles(story.verdict(), story)["cat"] == "operator_child"
+
+
 def test_sudo_that_executes_directly_is_a_match() -> None:
     """Where sudo needs no close function the recorded process itself runs the user code."""
     story = three().exec("runner", "/usr/bin/sudo", "-u", "etl", *REEXEC)

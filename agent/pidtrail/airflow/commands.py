@@ -16,6 +16,7 @@ from pidtrail.airflow.facts import Role, TitleFacts
 from pidtrail.events import TaskRef
 
 _PYTHON = re.compile(r"(?:python|pypy)[0-9.]*\Z")
+_SCRIPTED = re.compile(r"(?:(?:ba|da|a|k|z)?sh|(?:python|pypy)[0-9.]*)\Z")
 _SMALL_INT = re.compile(r"-?[0-9]{1,10}\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 
@@ -76,14 +77,28 @@ def argv_facts(argv: Sequence[str], *, truncated: bool = False) -> TitleFacts | 
     words = list(argv)
     if not words:
         return None
-    if _basename(words[0]) == "sudo":
-        inner = argv_facts(_behind_sudo(words), truncated=truncated)
+    if (sudo := sudo_words(words)) is not None:
+        inner = argv_facts(_behind_sudo(sudo), truncated=truncated)
         return None if inner is None else inner._replace(role=Role.SUDO)
     if _basename(words[0]) == "airflow":
         return airflow_command(words[1:], truncated=truncated)
     if _PYTHON.match(_basename(words[0])):
         return _python(words[1:], truncated=truncated)
     return None
+
+
+def sudo_words(argv: Sequence[str]) -> list[str] | None:
+    """
+    Return the words of sudo from its name on, None if the program is another.
+
+    In images without sudo a script of that name stands in: then the kernel puts the
+    interpreter of its first line, with one option at most, before the script (execve(2)).
+    """
+    words = list(argv)
+    if words and _SCRIPTED.match(_basename(words[0])):
+        words = words[2:] if words[1:2] and words[1].startswith("-") else words[1:]
+        return words if words and words[0].endswith("/sudo") else None
+    return words if words and _basename(words[0]) == "sudo" else None
 
 
 def airflow_command(words: Sequence[str], *, truncated: bool = False) -> TitleFacts | None:

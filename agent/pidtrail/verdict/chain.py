@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pidtrail.airflow.commands import sudo_words
 from pidtrail.airflow.facts import Role
 from pidtrail.members import is_sudo
 from pidtrail.verdict.case import command_of
@@ -31,15 +32,19 @@ def ancestor_recorded(case: Case) -> Finding | None:
     ancestor, alive at the same time. Nothing changed its PID; two processes are
     taken for one.
     Needs: the runner's lineage by birth from the kernel.
-    Cannot tell: which Airflow setting caused it; impersonation (run_as_user)
-    and a wrapper in between look alike from here.
+    Cannot tell: who wrote it. Airflow 2.3.4 to 3.3.2 records the runner, or in 3.x the
+    sudo that it starts, and never a process above: a plugin, an operator or a
+    person did. Up to 2.3.3 Airflow itself compared with one while the pid was NULL,
+    and a message has such a number, not the row.
     """
     runner, pid = case.runner, case.recorded_pid
     if runner is None or pid is None or case.runner_with(pid) is not None:
         return None
     for ancestor in case.chain(runner.node)[1:]:
         if pid in ancestor.numbers and not is_sudo(ancestor):
-            role = case.role(ancestor)
+            # What it was then: a worker of 3.x supervises one task after the other.
+            born = runner.node.fork
+            role = case.role(ancestor, born.ts_boot_ns if born is not None else None)
             return Finding(
                 "ancestor-recorded", "explained", "proved",
                 f"Recorded PID {pid} is the {role} above process {runner.node.key.pid}, which ran "
@@ -58,7 +63,8 @@ def descendant_observed(case: Case) -> Finding | None:
     processes are taken for one.
     Needs: the lineage of that process from the kernel, up to the runner.
     Cannot tell: who recorded it. Airflow itself records the runner and never a
-    child of it, so a plugin, an operator or a person did.
+    child of it, so a plugin, an operator or a person did, or somebody asks about
+    a number that he saw in `ps` (`explain --pid`).
     """
     runner, pid = case.runner, case.recorded_pid
     if runner is None or pid is None or case.runner_with(pid) is not None:
@@ -183,6 +189,4 @@ def levels_facts(levels: list[Node]) -> list[Record]:
 
 def was_sudo(node: Node) -> bool:
     """Return whether a process had executed sudo before it became what it is."""
-    return any(
-        record.argv and record.argv[0].rpartition("/")[2] == "sudo" for record in node.execs[:-1]
-    )
+    return any(record.argv and sudo_words(record.argv) is not None for record in node.execs[:-1])

@@ -184,14 +184,34 @@ for name, end in {
 with dag("group_kill"):
     PythonOperator(task_id="t", python_callable=wait, op_args=[BESIDE_SIGTERM_S])
 
-with dag("row_pid"):
-    # 2.x warns and lets it run on.
-    PythonOperator(task_id="t", python_callable=wait, op_args=[BESIDE_SIGTERM_S])
+for name in ("row_pid", "row_parent"):
+    with dag(name):
+        # 2.x warns and lets it run on.
+        PythonOperator(task_id="t", python_callable=wait, op_args=[BESIDE_SIGTERM_S])
 
 for name in ("shell_kill", "set_state", "cleared", "refused"):
     with dag(name):
         # 2.x waits so long before it runs again what was cleared while it ran.
         PythonOperator(task_id="t", python_callable=wait, retry_delay=dt.timedelta(seconds=1))
+
+
+def fail_when_told(**context: Any) -> None:
+    """Fail on the first try, when it is told to."""
+    write_note(context, "begin")
+    until = time.monotonic() + WAIT_S
+    while context["ti"].try_number == 1:
+        if (HOME / "between").exists() or time.monotonic() > until:
+            raise RuntimeError("the first try fails, as it should")
+        time.sleep(0.05)
+
+
+with dag("between"):
+    PythonOperator(
+        task_id="t",
+        python_callable=fail_when_told,
+        retries=1,
+        retry_delay=dt.timedelta(seconds=1),
+    )
 
 with dag("execution_timeout"):
     PythonOperator(task_id="t", python_callable=wait, execution_timeout=dt.timedelta(seconds=2))
