@@ -197,6 +197,8 @@ def test_overwritten_pid_is_told_from_a_changed_one(session: Session) -> None:
 
 def test_the_supervisor_in_the_row_is_told_as_the_one_above(session: Session) -> None:
     """Its PID was written over the runner's: two processes of one chain."""
+    if not session.is_2:
+        return  # 3.x would end the task for it, as of any other PID: see row_pid
     verdict, runner, _ = ran(session, "row_parent")
     supervisor = supervisor_of(verdict)
 

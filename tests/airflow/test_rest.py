@@ -209,7 +209,7 @@ def test_no_secret_is_written(traced: Traced) -> None:
 def test_the_webserver_of_2_tells_the_pid(tmp_path: Path) -> None:
     """A run of 2.11.2 is read with basic auth, by GET alone; a wrong password is one line."""
     release, (port,) = install("2.11.2"), free_ports(1)
-    home, password = tmp_path / "home", secrets.token_urlsafe(12)
+    home, password = tmp_path / "home", secrets.token_hex(12)
     home.mkdir()
     environ = {
         **{k: v for k, v in airflow_environ().items() if not k.lower().endswith("_proxy")},
