@@ -11,7 +11,8 @@ import time
 import pytest
 
 from pidtrail.events import Exec, Exit, Fork, Observed, Reap
-from pidtrail.sources.procfs import ProcfsSource, expected_miss, miss_rate
+from pidtrail.sources.missed import expected_miss, miss_rate
+from pidtrail.sources.procfs import ProcfsSource
 from tests.contract.story import Story, Told
 
 INTERVAL_S = 0.1

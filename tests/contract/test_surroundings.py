@@ -10,7 +10,7 @@ import pytest
 
 from pidtrail.errors import SourceUnavailable
 from pidtrail.events import Exec, Exit, Fork, Observed, Signal
-from pidtrail.sources import core, proc
+from pidtrail.sources import core, proc, selftest
 from tests.contract.inside import ROOT, tell_inside
 from tests.contract.story import Told, own_pid_max
 from tests.programs.build import program
@@ -124,10 +124,10 @@ def require_open_to_all(*paths: Path) -> None:
 
 def test_self_test_refuses_nonsense() -> None:
     """What BPF reads of the agent must be what /proc says, in every part."""
-    true: core.Identity = (os.getpid(), os.getppid(), proc.start_ticks(os.getpid()))
-    core.compare_identity([true], true)
+    true: selftest.Identity = (os.getpid(), os.getppid(), proc.start_ticks(os.getpid()))
+    selftest.compare_identity([true], true)
 
-    nonsense: list[list[core.Identity]] = [
+    nonsense: list[list[selftest.Identity]] = [
         [],
         [true, true],
         [(3_678_384, true[1], true[2])],
@@ -136,13 +136,13 @@ def test_self_test_refuses_nonsense() -> None:
     ]
     for false in nonsense:
         with pytest.raises(SourceUnavailable, match="self-test failed"):
-            core.compare_identity(false, true)
+            selftest.compare_identity(false, true)
 
 
 class Confused(core.CoreSource):
     """A source that is told that it is another process than BPF sees."""
 
-    def identity(self) -> core.Identity:
+    def identity(self) -> selftest.Identity:
         """Return somebody else."""
         return 4_000_000, 1, 1
 

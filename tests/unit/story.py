@@ -31,10 +31,10 @@ from pidtrail.events import (
     TaskRef,
     TaskReported,
     Title,
-    decode_wstatus,
 )
 from pidtrail.verdict.engine import judge_stream
 from pidtrail.verdict.model import Report, Verdict
+from pidtrail.wstatus import decode_wstatus
 
 STEP_NS = 10_000_000
 SECOND = 1_000_000_000

@@ -25,6 +25,7 @@ LAYERS = (
     "reports | sinks | sources | store | lab | airflow",
     "verdict",
     "correlate",
+    "taskrun",
     "members",
     "tree | attribution | healing | standing",
     "config",
@@ -32,7 +33,7 @@ LAYERS = (
     "airflow.identify | codec",
     "airflow.commands",
     "airflow.facts",
-    "events | clock | errors | redact | container",
+    "events | clock | errors | redact | container | wstatus",
     "bpf",
 )
 
@@ -52,11 +53,12 @@ PURE = {
         "healing",
         "standing",
         "members",
+        "taskrun",
         "correlate",
         "verdict",
         "codec",
     ),
-    *("events", "clock", "redact", "container"),
+    *("events", "clock", "redact", "container", "wstatus"),
     *("airflow.identify", "airflow.commands", "airflow.facts", "airflow.lognames"),
 }
 IMPURE_MODULES = {

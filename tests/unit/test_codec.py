@@ -13,7 +13,8 @@ from msgspec import UNSET
 from pidtrail import codec
 from pidtrail.clock import epoch_ns_of_text, rfc3339
 from pidtrail.errors import RecordingError
-from pidtrail.events import Exit, Fork, Unknown, decode_wstatus
+from pidtrail.events import Exit, Fork, Unknown
+from pidtrail.wstatus import decode_wstatus
 from tests.unit.records import EVENTS, NEWER, SMALL, header
 
 ANY_JSON = st.recursive(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pidtrail.errors import SourceUnavailable
 from pidtrail.events import Event, Lost, Reap
 from pidtrail.sources import wire
-from pidtrail.sources.core import CoreSource, check_roots
+from pidtrail.sources.core import CoreSource
+from pidtrail.sources.selftest import check_roots
 
 REAP = wire.REAP.pack(wire.KIND_REAP, 42, 9, 2, 4)
 

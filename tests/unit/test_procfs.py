@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from pidtrail.errors import SourceUnavailable, UsageError
 from pidtrail.events import Event, Exec, Exit, Fork, Observed, Reap, Title
+from pidtrail.sources.missed import expected_miss, miss_rate
 from pidtrail.sources.procdir import ProcDirectory
-from pidtrail.sources.procfs import ProcfsSource, expected_miss, miss_rate
+from pidtrail.sources.procfs import ProcfsSource
 
 SECOND = 1_000_000_000
 

@@ -21,6 +21,7 @@ from pidtrail.sources import bcc_offsets, core, proc, wire
 from pidtrail.sources.bcc_program import Walk, compile_text
 from pidtrail.sources.bcc_table import Table
 from pidtrail.sources.btf import Btf, BtfError
+from pidtrail.sources.selftest import Identity, check_roots, compare_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,10 +93,8 @@ class Structures:
             self.close()
             self.compile(defines, len(numbers[0]) - 1)
         found = [event for kind, event in self.walk() if kind == wire.KIND_SELF]
-        read: list[core.Identity] = [(event.pid, event.ppid, event.start_ticks) for event in found]
-        core.compare_identity(
-            read, (os.getpid(), os.getppid() or None, proc.start_ticks(os.getpid()))
-        )
+        read: list[Identity] = [(event.pid, event.ppid, event.start_ticks) for event in found]
+        compare_identity(read, (os.getpid(), os.getppid() or None, proc.start_ticks(os.getpid())))
 
     def compile(self, offsets: Sequence[str], level: int) -> None:
         """Compile for an agent in a PID namespace of depth `level`."""
@@ -128,7 +127,7 @@ class Structures:
         # A later walk would take whoever has the number by then for the root.
         for pid in roots:
             named.delete(pid.to_bytes(4, U32))
-        core.check_roots(roots, self.seeded)
+        check_roots(roots, self.seeded)
 
     def seed(self) -> None:
         """Walk the task list until a walk adds nobody. Raises SourceUnavailable."""

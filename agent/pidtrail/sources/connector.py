@@ -40,11 +40,11 @@ from pidtrail.events import (
     Lost,
     Observed,
     Title,
-    decode_wstatus,
 )
 from pidtrail.sources import cnproc, proc
 from pidtrail.sources.cnsocket import RECEIVE_BYTES, listen, say_counters
 from pidtrail.sources.member import Member, fitting
+from pidtrail.wstatus import decode_wstatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,14 +32,14 @@ from pidtrail.events import INITIAL_PID_NS, Event, Fidelity, Lost, Observed, Rea
 from pidtrail.sources import capabilities, proc, wire
 from pidtrail.sources.libbpf import BpfObject, Library
 from pidtrail.sources.ring import Ring
+from pidtrail.sources.selftest import Identity, check_roots, compare_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 BTF: Final = Path("/sys/kernel/btf/vmlinux")
 RING_BYTES: Final = 8 << 20
 SHARED_MAPS: Final = ("events", "subtree", "zombies", "losses")
-Identity = tuple[int | None, int | None, int | None]
 MAX_WALKS: Final = 50
 LOOK_AFTER_NS: Final = 1_000_000_000
 MISSES_AT: Final = 208
@@ -342,23 +342,6 @@ def check_requirements() -> None:
     if missing:
         raise SourceUnavailable(
             f"missing {' and '.join(missing)}", "run as root; `pidtrail doctor` tells more"
-        )
-
-
-def check_roots(roots: Sequence[int], seeded: Iterable[tuple[int | None, int | None]]) -> None:
-    """Raise SourceUnavailable for a root that lives and was not found: nothing would be told."""
-    found = {pid for pid, _ in seeded}
-    for pid in roots:
-        if pid not in found and proc.start_ticks(pid) is not None:
-            raise SourceUnavailable(f"the kernel's task list does not show process {pid} to BPF")
-
-
-def compare_identity(read: list[Identity], true: Identity) -> None:
-    """Raise SourceUnavailable unless BPF read this process once, and as /proc shows it."""
-    if read != [true]:
-        raise SourceUnavailable(
-            f"self-test failed: BPF reads (pid, ppid, start) {read}, /proc says {true}",
-            "the kernel's structures are not where its BTF says",
         )
 
 

@@ -15,7 +15,7 @@ name themselves; later every 10 seconds; those that look like Airflow's workers
 and supervisors, which rename themselves for every task, at every poll. Whose
 parent vanishes is looked at at once.
 
-Who lives and dies between two polls is never seen: `miss_rate` says how many.
+Who lives and dies between two polls is never seen: `missed.miss_rate` says how many.
 Times are those of the look, not of what it shows.
 """
 
@@ -32,6 +32,7 @@ from pidtrail.airflow.identify import title_facts
 from pidtrail.errors import SourceUnavailable, UsageError
 from pidtrail.events import Event, Exec, Exit, Fidelity, Fork, Observed, Reap, Title
 from pidtrail.redact import redact_argv, redact_text
+from pidtrail.sources.missed import expected_miss
 from pidtrail.sources.procdir import TEXT_BYTES, ProcDirectory, Stat, arguments
 
 if TYPE_CHECKING:
@@ -43,32 +44,6 @@ LOOKS_NS: Final = tuple(int(age * SECOND_NS) for age in (0.1, 0.3, 1, 3, 10))
 """The ages at which a process is looked at again."""
 LATER_NS: Final = 10 * SECOND_NS
 RENAME_THEMSELVES: Final = frozenset({Role.EXECUTOR_WORKER, Role.SUPERVISOR, Role.CELERY_WORKER})
-SHOWN_LIVES_S: Final = (0.01, 0.05, 0.2, 1.0)
-
-
-def miss_rate(life_s: float, interval_s: float) -> float:
-    """
-    Return the share of the processes of that life that no poll sees, from 0 to 1.
-
-    Polls know nothing of births, so a life covers a random part of an interval:
-    seen is min(1, life / interval). Measured within 5 points where a scan is
-    short beside the life.
-    """
-    return 1.0 - min(1.0, max(0.0, life_s) / interval_s)
-
-
-def expected_miss(interval_s: float) -> str:
-    """Return in words what a poll at this interval misses."""
-    shares = [
-        f"{100 * miss_rate(life_s, interval_s):.0f} % of those that live {1000 * life_s:g} ms"
-        for life_s in SHOWN_LIVES_S
-        if life_s < interval_s
-    ]
-    missed = ", ".join(shares) or "next to none of those that live 10 ms or longer"
-    return (
-        f"/proc is read every {interval_s:g} s and misses {missed}; arguments and titles that "
-        "last less than that; every exit status"
-    )
 
 
 @dataclass(slots=True)

@@ -24,9 +24,9 @@ from pidtrail.events import (
     Reap,
     Signal,
     Title,
-    decode_wstatus,
 )
 from pidtrail.redact import redact_argv, redact_text
+from pidtrail.wstatus import decode_wstatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,10 +16,11 @@ from pidtrail.clock import epoch_ns_of_text, rfc3339, wall_ns
 from pidtrail.members import is_sudo, role_at
 
 if TYPE_CHECKING:
-    from pidtrail.correlate import Correlation, TaskRun
+    from pidtrail.correlate import Correlation
     from pidtrail.events import AirflowFact, Exec, Header, Observed, TaskReported
     from pidtrail.members import Member
     from pidtrail.node import Node
+    from pidtrail.taskrun import TaskRun
 
 WAITING_STATES: Final = frozenset({"queued", "scheduled", None})
 """In these the row still shows the pid of the run before (airflow dagrun.py schedule_tis)."""

@@ -9,10 +9,11 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from pidtrail.clock import rfc3339, wall_ns
-from pidtrail.correlate import Correlation, TaskRun, correlate, gather
+from pidtrail.correlate import Correlation, correlate, gather
 from pidtrail.events import Event, Header
 from pidtrail.members import Member
 from pidtrail.node import Node
+from pidtrail.taskrun import TaskRun
 from pidtrail.verdict.abandoned import abandoned
 from pidtrail.verdict.case import WAITING_STATES, Case, scope_of
 from pidtrail.verdict.chain import descendant_asked

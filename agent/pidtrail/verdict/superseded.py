@@ -25,10 +25,10 @@ from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 from pidtrail.verdict.result import at_once, told_to_stop
 
 if TYPE_CHECKING:
-    from pidtrail.correlate import TaskRun
     from pidtrail.events import AirflowFact, Record, TaskReported
     from pidtrail.members import Member
     from pidtrail.node import Node
+    from pidtrail.taskrun import TaskRun
 
 HEARTBEAT_TIMEOUT: Final = "heartbeat timeout"
 """Audit name (log.event) of the scheduler's purge (scheduler_job_runner.py, 2.10 and 3.x)."""
