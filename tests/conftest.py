@@ -33,6 +33,9 @@ hypothesis.settings.load_profile("pidtrail")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# No test asks a service that happens to run on this host.
+os.environ["PIDTRAIL_SOCKET"] = "/nonexistent/pidtrail.sock"
+
 ROOT = Path(__file__).resolve().parent.parent
 CAP_PERFMON, CAP_BPF, CAP_SYS_ADMIN = 38, 39, 21
 

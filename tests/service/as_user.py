@@ -1,7 +1,7 @@
 """
 Runs the command line as another user: `python -m tests.service.as_user UID GID GROUPS ARGUMENT...`.
 
-GROUPS are numbers with commas between. What `explain --json` needs is imported before, for a
+GROUPS are numbers with commas between. What is needed for `--json` is imported before, for a
 checkout need not be readable by everybody.
 """
 
@@ -22,7 +22,8 @@ def become(uid: int, gid: int, groups: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    import_module("pidtrail.cli.explain")
+    for command in ("explain", "tree"):
+        import_module(f"pidtrail.cli.{command}")
     _, its_uid, its_gid, its_groups, *arguments = sys.argv
     become(int(its_uid), int(its_gid), [int(one) for one in its_groups.split(",") if one])
     main(arguments)

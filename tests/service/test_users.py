@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,14 +44,18 @@ def server(place: Path) -> Iterator[Server]:
 
 
 def explained(
-    path: Path | str, uid: int, gid: int, *groups: int
+    path: Path | str,
+    uid: int,
+    gid: int,
+    *groups: int,
+    words: Sequence[str] = ("explain", "--json"),
 ) -> subprocess.CompletedProcess[str]:
-    """Let a user ask for the verdicts."""
+    """Let a user ask, for the verdicts if nothing else is said."""
     numbers = ",".join(map(str, groups))
     return subprocess.run(
         [
             *(sys.executable, "-m", "tests.service.as_user", str(uid), str(gid), numbers),
-            *("explain", "--json", "--socket", str(path)),
+            *(*words, "--socket", str(path)),
         ],
         cwd=ROOT,
         capture_output=True,

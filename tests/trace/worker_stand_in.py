@@ -26,9 +26,10 @@ def call_oneself(title: str) -> None:
     ctypes.CDLL(None).prctl(PR_SET_NAME, title[:15].encode())
 
 
-call_oneself(f"airflow worker -- LocalExecutor: {TASK}")
-if os.fork() == 0:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    call_oneself(f"airflow worker -- {TASK}")
-    Path("/run/ready").touch()
-signal.pause()
+if __name__ == "__main__":
+    call_oneself(f"airflow worker -- LocalExecutor: {TASK}")
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        call_oneself(f"airflow worker -- {TASK}")
+        Path("/run/ready").touch()
+    signal.pause()

@@ -57,7 +57,8 @@ def agent(config_file: Path | None) -> None:
 
     Finds schedulers, Celery workers and triggerers by itself, follows their restarts, and
     keeps a history bounded in size and age, a folder of recordings that `pidtrail explain
-    FILE` reads. Ends at SIGTERM or Ctrl-C. Settings are read at the start alone.
+    FILE` reads. `pidtrail explain` and `pidtrail tree` without FILE ask it. Ends at SIGTERM
+    or Ctrl-C. Settings are read at the start alone.
 
     \b
     Examples:
