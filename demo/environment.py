@@ -143,7 +143,7 @@ def _is_installed(release: Release) -> bool:
 
 
 def _create(release: Release) -> None:
-    uv = _find_uv()
+    uv = find_uv()
     _run(release, [uv, "venv", "--quiet", "--python", base_interpreter(), str(release.folder)])
     # uv ignores the upper bound of Requires-Python ("<3.13" in 2.11.2's metadata),
     # which is what lets 2.11.2 be installed on Debian 13, where Python is 3.13.
@@ -158,7 +158,8 @@ def _create(release: Release) -> None:
     )
 
 
-def _find_uv() -> str:
+def find_uv() -> str:
+    """Return the command uv. Raises `InstallError`."""
     beside = Path(sys.executable).parent / "uv"
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:
