@@ -83,6 +83,15 @@ def test_a_member_learns_whom_a_message_is_about(told: dict[str, Any]) -> None:
     assert LOG.format(2).count("attempt=2") == 1
 
 
+def test_who_watches_is_told_who_lives_and_then_what_happens(told: dict[str, Any]) -> None:
+    """The scheduler and the runner, found by a look for the watcher alone, and then its end."""
+    scheduler, _, second = told["pids"]
+    seen = told["live"]
+
+    assert ["observed", scheduler] in seen
+    assert seen.index(["observed", second]) < seen.index(["exit", second])
+
+
 def test_another_user_is_refused(told: dict[str, Any]) -> None:
     assert told["outside"]["status"] == 1
     assert told["outside"]["out"] == ""

@@ -16,6 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pidtrail import codec
+from pidtrail.service.client import Answer
+from pidtrail.service.protocol import Request
 from tests.service.test_users import GID, GROUP, NOBODYS_GID, USER, explained
 
 PATIENCE_S = 30
@@ -84,6 +87,20 @@ class World:
         done = explained(self.path, USER, NOBODYS_GID, *groups, words=words)
         return {"status": done.returncode, "out": done.stdout, "err": done.stderr}
 
+    def watch(self, runner: int) -> list[tuple[str, int | None]]:
+        """Ask for what happens now, let a runner go; return types and numbers up to its end."""
+        answer = Answer(str(self.path), Request("live"))
+        found = []
+        for _, events in answer.boots():
+            for event in events:
+                found.append((codec.type_name(event), event.pid))
+                if found[-1] == ("observed", runner):
+                    (self.folder / "go-2").touch()
+                if found[-1] == ("exit", runner):
+                    answer.close()
+                    return found
+        raise TimeoutError(f"the end of {runner} was not told")
+
     def play(self) -> None:
         """Let both tries run, ask during the second, and end all."""
         first = self.runner(1)
@@ -96,7 +113,7 @@ class World:
             "message": self.ask("explain", "--message", line, "--json"),
             "outside": self.ask("explain", is_member=False),
         }
-        (self.folder / "go-2").touch()
+        self.told["live"] = self.watch(second)
         self.scheduler.wait(PATIENCE_S)
         self.agent.terminate()
         self.told["agent"] = self.agent.wait(PATIENCE_S)
