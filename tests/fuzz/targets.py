@@ -23,6 +23,7 @@ from pidtrail.airflow.commands import argv_facts
 from pidtrail.airflow.identify import env_task, log_path_task, title_facts
 from pidtrail.errors import RecordingError
 from pidtrail.redact import redact_argv, redact_text, redact_url
+from pidtrail.service import protocol
 from pidtrail.sources import cnproc, proc, wire
 from pidtrail.sources.procdir import ProcDirectory
 from pidtrail.sources.ring import Ring
@@ -183,6 +184,17 @@ CLAIM = (
 STAT = b"42 (a) b) S 1 42 42 0 -1 4194560 10 0 0 0 1 2 0 0 20 0 3 0 777 1000 10"
 TITLE = b"airflow task runner: dag.task run__1 [map 3] 01a201d9-c083-7000-8000-000000000001"
 
+
+def fuzz_request(data: bytes) -> None:
+    """What somebody sends to the service is a request, or is refused in words that fit a line."""
+    try:
+        protocol.understood(data)
+    except protocol.Refused as refused:
+        said = protocol.line(refused.error)
+        assert said.count(b"\n") == 1
+        assert len(said) < len(data) * 6 + 1000
+
+
 TARGETS: dict[str, Target] = {
     "wire": Target(fuzz_wire, [b"", exec_record(), exec_record()[:-3], bytes(300)]),
     "ring": Target(fuzz_ring, [b"", struct.pack("=IIQ", 8, 0, 1) * 3, b"\xff" * 40, bytes(64)]),
@@ -191,6 +203,9 @@ TARGETS: dict[str, Target] = {
     "proc": Target(fuzz_proc, [b"", STAT, b"NSpid:\t7\t1\nThreads:\t3\n", b"0::/a\n1:x:/\n"]),
     "procdir": Target(fuzz_procdir, [b"", STAT, b"NSpid:\t7\tx\n", b"42 (\n)"]),
     "claims": Target(fuzz_claims, [b"", CLAIM, b"[" * 8000, b'{"schema":' * 800]),
+    "request": Target(
+        fuzz_request, [b"", protocol.line(protocol.Request("history", 1)), b'{"schema":"x"}']
+    ),
     "airflow": Target(fuzz_airflow, [b"", TITLE, b"airflow\0tasks\0run\0d\0t\0r", b"dag_id=a/"]),
     "redact": Target(fuzz_redact, [b"", b"postgresql://u:p@h/d", b"--password=x\0-p\0y"]),
     "recording": Target(fuzz_recording, [b"", b"SQLite format 3\0", b"SQLite format 3\0" * 64]),

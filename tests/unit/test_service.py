@@ -207,6 +207,7 @@ def test_an_answer_that_is_cut_is_told_from_a_whole_one(folder: Path) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", "no request of pidtrail's"),
         (b"\xff\xfe\x00\n", "no request of pidtrail's"),
         (b"[" * 3000 + b"\n", "no request of pidtrail's"),
+        (b'{"schema":"pidtrail.request/1","want":"\xff"}\n', "does not understand"),
         (b'{"want":"history"}\n', "no request of pidtrail's"),
         (b'{"schema":"pidtrail.request/1","want":"the moon"}\n', "does not understand"),
         (b'{"schema":"pidtrail.request/1","want":"history","since_ns":"x"}\n', "since_ns"),

@@ -114,7 +114,7 @@ def understood(data: bytes) -> Request:
         )
     try:
         return msgspec.json.decode(data, type=Request)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(
             f"the service is pidtrail {__version__} and does not understand what pidtrail "
             f"{greeting.version or 'of another version'} asked for: {error}"
