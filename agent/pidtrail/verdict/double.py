@@ -24,6 +24,7 @@ TOLD_WITHIN_NS: Final = 15 * NS_PER_SECOND
 UNREAPED_NS: Final = NS_PER_SECOND
 """Longer is not an ordinary collection; 3.x supervisors sleep up to their heartbeat, 5 s."""
 CLOCKS_NS: Final = NS_PER_SECOND // 2
+NOT_STARTED: Final = "Airflow refused the start, or its API could not be reached"
 STATE_MISMATCH: Final = "state mismatch"
 
 
@@ -83,15 +84,17 @@ def doubles(case: Case) -> Iterator[tuple[Member, Member, tuple[int | None, int 
 
 def aborted_start(case: Case) -> Finding | None:
     """
-    A process was started for the attempt, refused by Airflow, and killed before any user code.
+    A process was started for the attempt, was not let go on, and killed before any user code.
 
     Concludes: in 3.x the supervisor forks first and asks then; a start that the
-    API refuses (409: not queued, already running) leaves a process that has lived
-    and was never recorded. The record is of another process, or of none.
+    API refuses (409: not queued, already running), or about which it cannot be
+    asked, leaves a process that has lived and was never recorded. The record is of
+    another process, or of none.
     Needs: that process's birth, SIGKILL from its own supervisor and nobody else,
     no child of its own, and rows of the attempt that never carried its pid.
-    Cannot tell: the API's answer itself: it stands in the api-server's log as
-    `Cannot start Task Instance in invalid state`.
+    Cannot tell: the API's answer itself, nor whether there was one: a refusal stands in
+    the api-server's log as `Cannot start Task Instance in invalid state`; without an
+    answer the supervisor tries for some 10 to 60 s (`[workers] execution_api_retries`).
     """
     if not case.refused:
         return None
@@ -106,7 +109,7 @@ def aborted_start(case: Case) -> Finding | None:
     return Finding(
         "aborted-start", "explained", "proved" if sent else "strong",
         f"Process {node.key.pid} was started for {case.name()} and killed by its supervisor "
-        f"{parent} after {lived:.1f} s, before it could run user code: Airflow refused the start; "
+        f"{parent} after {lived:.1f} s, before it could run user code: {NOT_STARTED}; "
         f"{ran}, {recorded}.",
         [*runner_facts(case), *facts_of(node), *sent[-1:], *case.reports[-1:]],
     )  # fmt: skip

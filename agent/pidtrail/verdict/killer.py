@@ -135,7 +135,7 @@ def why(case: Case, node: Node, sent: Signal) -> Reason | None:
     if above is None or not ran or case.role(above, sent.ts_boot_ns) not in SUPERVISING:
         return None
     if any(member.node is node for member in case.refused):
-        return Reason("Airflow refused its start", [])
+        return Reason("Airflow refused its start, or its API could not be reached", [])
     itself = [
         s for s in above.signals
         if s.sig in ENDING and 0 <= sent.ts_boot_ns - s.ts_boot_ns < HANDLED_WITHIN_NS
