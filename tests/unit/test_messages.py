@@ -48,6 +48,19 @@ LINES = (
         ),
     ),
     ("return-code", "Task exited with return code Negsignal.SIGKILL"),
+    ("signal-to-process", "Sending the signal 15 to process 812 as process group is missing."),
+    (
+        "process-ended",
+        (
+            "Process psutil.Process(pid=812, status='terminated', exitcode=0) (812) terminated "
+            "with exit code 0"
+        ),
+    ),
+    ("received-sigterm", "Received SIGTERM. Terminating subprocesses."),
+    ("received-sigterm", "airflow.exceptions.AirflowTaskTerminated: Task received SIGTERM signal"),
+    ("heartbeat-recovered", "Heartbeat recovered after 12.34 seconds"),
+    ("server-terminated", "Workload finished exit_code=-9 final_state=SERVER_TERMINATED"),
+    ("command-return-code", "Command exited with return code -15"),
     (
         "job-killed",
         "Job 17 was killed before it finished (likely due to running out of memory)",

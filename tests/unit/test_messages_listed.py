@@ -126,6 +126,20 @@ LIST: Final = (
         {"200": "the process group"},
         words={"Signals.SIGTERM": "the signal"},
     ),
+    Listed(
+        "signal-to-process",
+        "Sending the signal Signals.SIGKILL to process 200 as process group is missing.",
+        {"200": "the runner"},
+        words={"Signals.SIGKILL": "the signal"},
+    ),
+    Listed(
+        "process-ended",
+        "Process psutil.Process(pid=200, status='terminated', exitcode=0) (200) terminated with "
+        "exit code 0",
+        {"200": "the process that has ended"},
+        words={"0": "its exit code"},
+    ),
+    Listed("received-sigterm", "Received SIGTERM. Terminating subprocesses."),
     Listed("started-process", "Started process 7741 to run task", {"7741": "the runner"}),
     # 3.x, the execution API
     Listed("duplicate-start", "Duplicate start request received", fields={"hostname": "vm"}),
@@ -200,6 +214,7 @@ LIST: Final = (
     Listed("server-indicated", "Server indicated the task shouldn't be running anymore. "
            "Terminating process"),
     Listed("task-killed", "Task killed!"),
+    Listed("server-terminated", "SERVER_TERMINATED"),
     Listed("heartbeat-not-sent", "Failed to send heartbeat. Will be retried",
            fields={"failed_heartbeats": 1, "max_retries": 3}),
     Listed("heartbeat-not-sent", "Too many failed heartbeats; terminating process"),
@@ -428,6 +443,29 @@ def test_a_part_of_a_message_is_enough(one: Listed, part: str) -> None:
 
     assert found.message.kind == one.kind
     assert {mention.value for mention in found.pids} <= one.pids.keys()
+
+
+def test_the_word_before_a_field_is_not_its_value() -> None:
+    """As real lines have them: a comma is no equals sign, and a minus belongs to the number."""
+    (passed,) = readings(
+        "2026-11-23T07:30:37.547791Z [info     ] Received signal, forwarding to task subprocess "
+        "[supervisor] loc=supervisor.py:1504 pid=20126 signal=SIGTERM"
+    )
+    (exited,) = readings("Process exited [supervisor] exit_code=-9 pid=20560 signal_sent=SIGKILL")
+
+    assert [mention.value for mention in passed.pids + passed.words] == ["20126", "SIGTERM"]
+    assert [mention.value for mention in exited.words] == ["SIGKILL", "-9"]
+
+
+def test_a_refusal_is_one_reading_of_its_kind() -> None:
+    """410 has the reason of 404 in it, and the words of a later version."""
+    line = (
+        "Server indicated the task shouldn't be running anymore [supervisor] detail={'reason': "
+        "'not_found', 'message': 'Task Instance not found, it may have been moved to the Task "
+        "Instance History table'} loc=supervisor.py:1720 status_code=410"
+    )
+
+    assert [one.message.kind for one in readings(line)] == ["server-indicated", "gone"]
 
 
 @pytest.mark.parametrize("begin", ["[2026-01-31 08:00:01] x", "2026-01-31T08:00:01Z x", '{"a": 1}'])

@@ -120,7 +120,8 @@ def reading(message: Message, match: re.Match[str], line: str) -> Reading:
 
 def field(line: str, key: str) -> str | None:
     """Return the value of a field of a structured log line: key=value, or JSON."""
-    found = re.search(rf"(?<!\w){key}\W{{1,6}}([\w.:-]{{1,250}})", line)
+    marks = r"['\"\\]{0,3}"
+    found = re.search(rf"(?<!\w){key}{marks}\s?[=:]\s?{marks}([\w.:-]{{1,250}})", line)
     return found[1] if found is not None else None
 
 

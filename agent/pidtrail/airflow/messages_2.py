@@ -155,6 +155,18 @@ TABLE: Final[tuple[Message, ...]] = (
         {"pid": "the process that was gone"},
     ),
     Message(
+        "command-return-code",
+        words(r"\bcommand exited with return code (?P<status>-?[0-9]{1,4})"),
+        "2.x and 3.x",
+        "task log",
+        "How the shell of a BashOperator ended, a child of the runner in a session of its own; a "
+        "negative number is the signal.",
+        "Not of the process on record, which lives on to tell of it.",
+        "`explain --pid` of the shell names the task that it belongs to.",
+        ("match", "retry", "descendant-observed"),
+        words={"status": "the shell's exit code, or the signal"},
+    ),
+    Message(
         "return-code",
         words(
             r"(?:task )?exited with return code (?:negsignal\.)?"
@@ -213,6 +225,59 @@ TABLE: Final[tuple[Message, ...]] = (
             "members": "in the group",
         },
         {"signal": "the signal"},
+    ),
+    Message(
+        "signal-to-process",
+        words(
+            r"sending the signal (?P<signal>[\w.]{1,30}) to process N(pid)"
+            r"(?: as process group is missing)?"
+        ),
+        "2.x",
+        "task log",
+        "The supervisor ends its runner, which leads no process group (any more).",
+        "Not a mismatch; the line before says why.",
+        "Children of the runner are not signalled, and may live on.",
+        ("clear", "match", "retry", "heartbeat-timeout"),
+        {"pid": "the runner of this supervisor"},
+        {"signal": "the signal"},
+    ),
+    Message(
+        "process-ended",
+        words(
+            r"psutil\.Process\(pid=N(pid),?.{0,120}?\) \([0-9]{1,10}\) terminated with exit code "
+            r"(?P<status>-?[0-9]{1,3}|None|Negsignal\.\w{3,9})"
+        ),
+        "2.x",
+        "task log, scheduler log",
+        "A process that Airflow ended, or waited for, is gone; that is the runner or one of its "
+        "group, or in the scheduler's log the reader of DAG files.",
+        "Not a mismatch.",
+        "Look the number up in a recording.",
+        ("match", "retry", "clear"),
+        {"pid": "the process that has ended"},
+        {"status": "its exit code, or the signal"},
+    ),
+    Message(
+        "received-sigterm",
+        words(r"received SIGTERM\. terminating subprocesses|\btask received SIGTERM signal"),
+        "2.x",
+        "task log",
+        "The runner got SIGTERM and ends its operator; the exception that follows is its own.",
+        "Real: somebody ended it. Mostly its supervisor, after a line that says why; or a person, "
+        "a service manager, or the container's runtime.",
+        "Only the kernel knows the sender: `killed_by` of the verdict.",
+        ("clear", "worker-restart", "heartbeat-timeout", "retry", "match"),
+    ),
+    Message(
+        "heartbeat-recovered",
+        words(r"heartbeat recovered after (?P<seconds>[0-9.]{1,12}) seconds"),
+        "2.x",
+        "task log, scheduler log",
+        "A heartbeat came late: the host or the database was slow.",
+        "Not an alarm, unless it was longer than scheduler_zombie_task_threshold.",
+        "Look at load and database. No PID changes by that.",
+        ("match", "heartbeat-timeout"),
+        words={"seconds": "how late, in seconds"},
     ),
     Message(
         "started-process",

@@ -78,7 +78,8 @@ TABLE: Final[tuple[Message, ...]] = (
         "gone",
         words(
             r"TaskInstance not in live table but archived in history|\b410 gone\b"
-            r"|task instance not found,? it may have been moved to the task instance history"
+            r"|(?:\breason\W{1,6}not_found\W{1,6}message\W{1,6})?"
+            r"task instance not found,? it may have been moved to the task instance history"
         ),
         "3.2 and newer",
         "api-server log (410)",
@@ -151,6 +152,16 @@ TABLE: Final[tuple[Message, ...]] = (
             "current_state": "what the row said",
             "current_hostname": "the host in the row",
         },
+    ),
+    Message(
+        "server-terminated",
+        words(r"\bSERVER_TERMINATED\b"),
+        "3.x",
+        "log of the executor worker",
+        "A supervisor is done with a task whose heartbeat the API had refused.",
+        "Real: the process was terminated.",
+        "See `Server indicated the task shouldn't be running anymore`, some lines before.",
+        ("clear", "orphan-reset", "heartbeat-timeout", "concurrent-duplicate", "match"),
     ),
     Message(
         "task-killed",
