@@ -2,8 +2,9 @@
 What looks like an Airflow 3 with LocalExecutor, in a file `airflow`: run as `airflow scheduler`.
 
 Each line on stdin is a task instance's UUID: a worker takes it and forks its runner, both with
-Airflow's titles. The runner ends when the file FOLDER/UUID is there. A title is written over the
-arguments, which must be as long, and then the process is renamed: so does setproctitle(3).
+Airflow's titles. The runner ends when the file FOLDER/UUID is there. A line with another name is
+a daemon, called so, that loses its parent at once and ends in the same way. A title is written
+over the arguments, which must be as long, and then the process is renamed, as by setproctitle(3).
 """
 
 import ctypes
@@ -40,12 +41,25 @@ def run(task: str, end: Path) -> None:
     os._exit(0)
 
 
+def orphan(name: str, end: Path) -> None:
+    """Leave a process behind that is nobody's child."""
+    if os.fork() == 0:
+        call_oneself(name)
+        while not end.exists():
+            time.sleep(PAUSE_S)
+    os._exit(0)
+
+
 def main() -> None:
     """Be a scheduler."""
     folder = Path(sys.argv[2])
     for line in sys.stdin:
-        if os.fork() == 0:
-            run(line.strip(), folder / line.strip())
+        name = line.strip()
+        child = os.fork()
+        if child == 0:
+            (run if "-" in name else orphan)(name, folder / name)
+        if "-" not in name:
+            os.waitpid(child, 0)
 
 
 main()

@@ -25,19 +25,17 @@ def uuid(number: int) -> str:
     return f"01a201d9-c083-7000-8000-{number:012d}"
 
 
-def titled(events: list[Event], task: str) -> set[int | None]:
-    """Return who called itself the runner of a task instance."""
-    told = {
-        e.pid for e in events if isinstance(e, Title) and e.title == f"airflow worker -- {task}"
-    }
-    return told | {
-        e.pid for e in events if isinstance(e, Observed) and e.argv == [f"airflow worker -- {task}"]
-    }
+def named(events: list[Event], title: str) -> set[int | None]:
+    """Return who has shown a title."""
+    told = {e.pid for e in events if isinstance(e, Title) and e.title == title}
+    return told | {e.pid for e in events if isinstance(e, Observed) and e.argv == [title]}
 
 
 def runner(agent: Agent, task: str) -> int:
     """Wait for the runner of a task instance, and return its number."""
-    (pid,) = wait_for(lambda: titled(agent.events(), task), f"the runner of {task}")
+    (pid,) = wait_for(
+        lambda: named(agent.events(), f"airflow worker -- {task}"), f"the runner of {task}"
+    )
     assert pid is not None
     return pid
 
@@ -92,7 +90,8 @@ def test_a_crash_costs_what_happened_meanwhile_and_nothing_else(
     """
     Killed and started again it goes on with its numbers, and says since when it was away.
 
-    Who lived through it is known by the same birth; who ended meanwhile is found dead.
+    Who lived through it is known by the same birth, and followed also if it is below no root
+    any more; who ended meanwhile is found dead.
     """
     agent.start()
     scheduler = airflow.start()
@@ -100,6 +99,8 @@ def test_a_crash_costs_what_happened_meanwhile_and_nothing_else(
     airflow.run(uuid(1))
     airflow.run(uuid(2))
     ending, staying = runner(agent, uuid(1)), runner(agent, uuid(2))
+    airflow.run("daemon")
+    orphan = wait_for(lambda: named(agent.events(), "daemon"), "the daemon").pop()
     before = agent.events()
     agent.kill(signal.SIGKILL)
     assert agent.ended() == -signal.SIGKILL
@@ -111,7 +112,9 @@ def test_a_crash_costs_what_happened_meanwhile_and_nothing_else(
         "the one who ended meanwhile",
     )
     airflow.finish(uuid(2))
-    wait_for(lambda: has_ended(agent, staying), "the end of the other")
+    airflow.finish("daemon")
+    for pid in (staying, orphan):
+        wait_for(partial(has_ended, agent, pid), "the end of the others")
     agent.kill(signal.SIGTERM)
     assert agent.ended() == 0
     events, boot = agent.events(), agent.boot()

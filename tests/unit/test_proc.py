@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pidtrail.events import ProcessKey
 from pidtrail.sources import proc
 
 PID = 42
@@ -110,3 +112,15 @@ def test_this_very_process() -> None:
     assert proc.ppid(me) == os.getppid()
     assert (proc.ns_pids(me) or [])[-1:] == [me]
     assert me in proc.children_of_all()[os.getppid()]
+
+
+def test_of_several_processes_those_at_the_top_are_named() -> None:
+    """Who is below another of them, who is gone, and who has the number of one is left out."""
+    with subprocess.Popen(["sleep", "60"]) as child, subprocess.Popen(["true"]) as gone:
+        gone.wait()
+        here, below = (ProcessKey(pid, proc.start_ticks(pid)) for pid in (os.getpid(), child.pid))
+        stranger = ProcessKey(os.getppid(), 1)
+
+        assert proc.tops([below, here, stranger, ProcessKey(gone.pid, 1)]) == [os.getpid()]
+        assert proc.tops([below, ProcessKey(os.getpid(), None)]) == [child.pid]
+        child.kill()

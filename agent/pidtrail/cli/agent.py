@@ -40,6 +40,8 @@ AWAY: Final = "the service did not run"
 TELL_SECONDS: Final = 5.0
 LISTEN_SECONDS: Final = 60.0
 MOST_SAID: Final = 200
+MOST_ROOTS: Final = 1000
+"""Source core takes 1024 at once."""
 MOST_FILE_BYTES: Final = 65_536
 
 
@@ -121,7 +123,9 @@ class Agent:
     def open(self, keeper: Keeper) -> tuple[Session, Live]:
         """Open the source and begin the history; undone if one of them fails."""
         capture = self.config.capture
-        roots = self.airflows.found(self.airflows.finder.look(()))
+        found = self.airflows.found(self.airflows.finder.look(()))
+        # Who was followed and lost his parent meanwhile is below no root any more.
+        roots = list(dict.fromkeys([*found, *proc.tops(keeper.standing.alive)]))[:MOST_ROOTS]
         source, self.refused = open_best(capture.source, roots, interval_s=capture.interval)
         try:
             source.seq = keeper.last_seq

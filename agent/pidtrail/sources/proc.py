@@ -10,9 +10,11 @@ after the read.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pidtrail.container import cgroup_path
+from pidtrail.events import ProcessKey
 from pidtrail.redact import redact_argv
 
 PROC = Path("/proc")
@@ -59,6 +61,12 @@ def ppid(pid: int) -> int | None:
     """Return the parent's pid (field 4), or None; also where the parent has no number here."""
     fields = stat_fields(pid)
     return int(fields[1]) or None if fields and fields[1].isdigit() else None
+
+
+def tops(keys: Iterable[ProcessKey]) -> list[int]:
+    """Return the pids of those processes that live and are not below another one of them."""
+    alive = {key.pid for key in keys if start_ticks(key.pid) in {key.start_ticks} - {None}}
+    return sorted(pid for pid in alive if ppid(pid) not in alive)
 
 
 def comm(pid: int) -> str | None:
