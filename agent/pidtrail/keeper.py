@@ -111,9 +111,7 @@ class Keeper:
             self.number = number
             if not is_ours(path):
                 continue
-            # A journal is left by who died while a segment was made.
-            left = any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal"))
-            if left and not finished(path):
+            if path.with_name(f"{path.name}-wal").exists() and not finished(path):
                 self.unfinished.append(path)
             with contextlib.suppress(OSError):
                 self.closed.append(Closed(path, size_of(path), path.stat().st_mtime))

@@ -409,25 +409,6 @@ def in_another_process(code: str, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-BEGIN_AND_DIE = """
-    import os, sqlite3
-    db = sqlite3.connect(folder / "pidtrail-00000001-20260131T000000Z.db", isolation_level=None)
-    db.execute("BEGIN")
-    db.execute("CREATE TABLE meta (name TEXT)")
-    os.kill(os.getpid(), 9)
-    """
-
-
-def test_a_kill_while_a_segment_is_made_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    """What SQLite had begun to write is taken back by the next keeper."""
-    with in_another_process(BEGIN_AND_DIE, tmp_path) as writer:
-        writer.wait()
-    assert {file.suffix for file in tmp_path.iterdir()} == {".db", ".db-journal"}
-
-    keeper(tmp_path).close()
-    assert {file.suffix for file in tmp_path.iterdir()} == {".db", ".lock"}
-
-
 WRITE_FOR_EVER = """
     kept, clock = keeper(folder, Bounds(86_400, 4 << 20)), Clock()
     kept.now_ns = clock.now_ns
