@@ -45,6 +45,11 @@ class Airflow2(AirflowHost):
         """The PostgreSQL database of this stage."""
         return self._postgres.url
 
+    @property
+    def local_database(self) -> str:
+        """The same database for who has no network; only when it was started."""
+        return self._postgres.local_url
+
     def version_settings(self) -> dict[str, str]:
         """No DAG file read twice."""
         return {

@@ -24,24 +24,31 @@ class Postgres:
     """
     One server on a port of 127.0.0.1, in a folder of its own.
 
-    Without password, durability or Unix socket.
+    Without password or durability. `local_url` is for who has no network, once it was started.
     """
 
     def __init__(self, ledger: Ledger, port: int) -> None:
         self._ledger = ledger
         self._port = port
+        self._folder = Path()
 
     @property
     def url(self) -> str:
         """SQLAlchemy URL of the one database."""
         return database_url(self._port)
 
+    @property
+    def local_url(self) -> str:
+        """SQLAlchemy URL of the one database by a Unix socket, which only root may reach."""
+        query = f"host={self._folder}&port={self._port}"
+        return f"postgresql+psycopg2://{_USER}@/{_USER}?{query}"
+
     def start(self) -> None:
         """Make an empty cluster and serve it; raises `StageError`."""
         binaries = _find_binaries()
         account = pwd.getpwnam(_USER)
         # Not below the home: root's folders need not be open to the user postgres.
-        folder = self._ledger.make_folder("postgres")
+        self._folder = folder = self._ledger.make_folder("postgres")
         os.chown(folder, account.pw_uid, account.pw_gid)
         environ = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
         made = subprocess.run(
@@ -64,7 +71,7 @@ class Postgres:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self._port),
-            "unix_socket_directories": "",
+            "unix_socket_directories": str(folder),
             "fsync": "off",
             "synchronous_commit": "off",
             "full_page_writes": "off",

@@ -38,6 +38,7 @@ from demo.witness import Note
 from pidtrail.airflow.running import airflow_roots
 from tests.airflow.glance import PIDTRAIL, glance
 from tests.airflow.performance import perform
+from tests.airflow.tracing import give_plugin
 
 DAGS = Path(__file__).with_name("celery_dags")
 RUN_ID = "test"
@@ -262,6 +263,7 @@ def on_stage(release: Release, ledger: Ledger, port: int | None) -> dict[str, ob
     else:
         host = Airflow3(release, ledger, DAGS)
     host.settings |= settings_of(redis.url)
+    give_plugin(host.home)
     redis.start()
     return play(Play(host, redis, release.version[0]))
 

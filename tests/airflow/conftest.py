@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from demo.witness import Note, read_notes
 from pidtrail.verdict.model import ProcessReport, Verdict
 from tests.airflow.releases import NEWEST, OLDER
 from tests.airflow.tracing import EXPLAIN_TIMEOUT_S, PIDTRAIL, explain, trace_driver
+from tests.airflow.variants import THREE, TWO, Ways, played_once
 
 SESSION_TIMEOUT_S = 300
 # The files whose tests read `session` or `plain` of this module.
@@ -30,6 +33,8 @@ SESSION_READERS = {
     *("test_children", "test_claims", "test_examples", "test_killers", "test_processes"),
     *("test_runners", "test_verdicts", "test_versions"),
 }
+# The files whose tests read `ways` of this module.
+WAYS_READERS = {"test_variants", "test_sudo", "test_pods"}
 FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
 
 
@@ -134,6 +139,8 @@ class TwoAtATime(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         """Return the group of a test: its file, or the version whose session it reads."""
         file, _, name = nodeid.partition("::")
+        if Path(file).stem in WAYS_READERS:
+            return "ways"
         if Path(file).stem not in SESSION_READERS:
             return file
         return next((version for version in (*NEWEST, *OLDER) if version in name), file)
@@ -184,3 +191,29 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     Of the two newest they are part of `session`, so that no Airflow is started twice.
     """
     return _session(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def base() -> Iterator[Path]:
+    """A folder that unprivileged users may enter, as pytest's own may not be."""
+    with tempfile.TemporaryDirectory(prefix="pidtrail-ways-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(params=[TWO, THREE])
+def ways(request: pytest.FixtureRequest, base: Path) -> Ways:
+    """Each version."""
+    return Ways(request.param, played_once(request.param, base))
+
+
+@pytest.fixture
+def ways2(base: Path) -> Ways:
+    """Airflow 2.x alone: what 3.x has no more."""
+    return Ways(TWO, played_once(TWO, base))
+
+
+@pytest.fixture
+def ways3(base: Path) -> Ways:
+    """Airflow 3.x alone."""
+    return Ways(THREE, played_once(THREE, base))

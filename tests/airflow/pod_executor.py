@@ -1,5 +1,5 @@
 """
-An executor for Airflow 3.x that runs every task in a container of its own.
+An executor for Airflow 2.10 and newer that runs every task in a container of its own.
 
 As KubernetesExecutor does, it hands a workload over and hears of its end later;
 who runs it is `tests.airflow.node`. The queue of a task is the node that it runs on.
@@ -8,6 +8,7 @@ Imported by Airflow, so nothing of pidtrail is.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,21 @@ class PodExecutor(BaseExecutor):
             self.waiting[unfinished.with_suffix(".status")] = workload.key
             del self.queued_tasks[workload.key]
             self.running.add(workload.key)
+
+    def execute_async(
+        self,
+        key: Any,
+        command: list[str],
+        queue: str | None = None,
+        executor_config: dict[str, Any] | None = None,
+    ) -> None:
+        """Leave a command of 2.x, `airflow tasks run …`, as KubernetesExecutor puts into a pod."""
+        names = {name: getattr(key, name) for name in ("dag_id", "task_id", "try_number")}
+        workload = {"ti": names, "command": command, **(executor_config or {})}
+        unfinished = self.folder / str(queue) / f"{key.dag_id}-{key.try_number}.part"
+        unfinished.write_text(json.dumps(workload))
+        unfinished.rename(unfinished.with_suffix(".json"))
+        self.waiting[unfinished.with_suffix(".status")] = key
 
     def sync(self) -> None:
         """Report what has ended."""

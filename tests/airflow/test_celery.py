@@ -27,7 +27,13 @@ from pidtrail.sources.replay import Replay
 from pidtrail.verdict.model import ProcessReport, Verdict
 from tests.airflow.conftest import FAILURES
 from tests.airflow.examples import assert_shown, of_stage
-from tests.airflow.tracing import PIDTRAIL, explain, trace_driver
+from tests.airflow.tracing import (
+    PIDTRAIL,
+    explain,
+    heard,
+    judged_without_plugin,
+    trace_driver,
+)
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
 
@@ -105,7 +111,10 @@ class Session(NamedTuple):
 
 def play(version: str, folder: Path) -> Session:
     """Trace all cases on one Airflow with Celery; raises one of `FAILURES`."""
-    recording = trace_driver("celery_driver", install(version), folder, timeout_s=SESSION_TIMEOUT_S)
+    plugin = ("--airflow-plugin", str(folder / "claims.sock"))
+    recording = trace_driver(
+        "celery_driver", install(version), folder, *plugin, timeout_s=SESSION_TIMEOUT_S
+    )
     return Session(
         version,
         folder,
@@ -255,6 +264,7 @@ def test_adoption_changes_the_scheduler_and_not_the_pid(session: Session) -> Non
         event
         for event in session.events()
         if isinstance(event, TaskReported)
+        and event.via == "db"
         and event.task is not None
         and event.task.dag_id == "celery_adopted"
         and event.state in {"running", "success"}
@@ -306,6 +316,27 @@ def test_an_idle_pool_process_is_not_given_to_the_task_that_it_served(session: S
 
     assert ends
     assert [event.task for event in ends] == [None] * len(ends)
+
+
+def test_plugin_tells_of_every_process_below_the_workers(session: Session) -> None:
+    """All tries and pokes, also of workers that were killed; nobody else, and no second start."""
+    begun = {
+        (one.pid, one.start_ticks)
+        for one in heard(session.folder / "session.db")
+        if one.state == "running"
+    }
+
+    assert begun == {note.identity for note in session.notes}
+
+
+def test_plugin_names_the_runners_of_workers(session: Session) -> None:
+    """What a process below a worker says of itself is believed, and changes no verdict."""
+    without = judged_without_plugin(session.folder / "session.db")
+
+    assert [(one.task, one.code) for one in session.verdicts] == [
+        (one.task, one.code) for one in without
+    ]
+    assert {p.identified_by for case in CASES for p in session.ran(case)} <= {"log", "plugin"}
 
 
 def test_the_lines_of_workers_and_schedulers_are_known(session: Session) -> None:

@@ -1,64 +1,27 @@
 """
 Tasks that are not run by a forking LocalExecutor: each way on a real Airflow, traced.
 
-A way is a stage of its own (`tests.airflow.ways`) or one command as a person
-types it. All ways of a version are played at the same time, when its first
-test asks for one.
+`tests.airflow.variants` plays them.
 """
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from threading import Lock
-from typing import NamedTuple
-
-import msgspec
 import pytest
 
-from demo import ROOT
-from demo.airflow3 import Airflow3, migrated_template
-from demo.airflow3 import database_url as sqlite_url
-from demo.airflow_host import free_ports
-from demo.environment import InstallError, Release, install
-from demo.postgres import database_url as postgres_url
-from demo.processes import Ledger, StageError
-from demo.witness import Note, read_notes
-from pidtrail.verdict.model import ProcessReport, Verdict
+from pidtrail.verdict.model import Verdict
 from tests.airflow.examples import assert_shown, of_stage
-from tests.airflow.tracing import PIDTRAIL, explain, trace
-from tests.airflow.ways import DAGS, SUDO, Sequential2
-
-TWO, THREE = "2.11.2", "3.3.2"
-BOTH = [TWO, THREE]
-STAGES = {TWO: ("users", "interpreter", "sequential"), THREE: ("users", "standalone")}
-# By hand: the words behind `airflow`. An executor of 3.x wants an api-server beside it.
-COMMANDS = {
-    "tasks test": ("tasks", "test", "way_plain", "t"),
-    "dags test": ("dags", "test", "way_retry"),
-    "dags test by executor": ("dags", "test", "way_retry", "--use-executor"),
-}
-BY_HAND = {TWO: tuple(COMMANDS), THREE: ("tasks test", "dags test")}
-SUDOERS = ROOT / "tests/airflow/own_sudoers.sh"
-STAGE_TIMEOUT_S = 240
-# A ledger's file is named after its process, and the commands are played in threads of this one.
-ONE_LEDGER = Lock()
-FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
-
-# How often sudo forks on its way to the user code, by what sudoers says of the user.
-# 2.x starts it in a session of its own, which has no terminal: there is no pty to allocate.
-FORKS = {
-    TWO: {"sudo_daemon": 1, "sudo_nobody": 1, "sudo_games": 0},
-    THREE: {"sudo_daemon": 2, "sudo_nobody": 1, "sudo_games": 0},
-}
+from tests.airflow.tracing import heard, judged_without_plugin
+from tests.airflow.variants import (
+    TWO,
+    Ways,
+    argv_of,
+    chain,
+    home_of,
+    identities,
+    runners,
+    tree_of,
+)
+from tests.airflow.ways import PODS, SUDO
 
 pytestmark = [
     pytest.mark.needs_root,
@@ -67,155 +30,6 @@ pytestmark = [
     pytest.mark.needs_postgres,
     pytest.mark.timeout(900),
 ]
-
-
-class Played(NamedTuple):
-    """One way of one version: what the tasks wrote of themselves, and what pidtrail says."""
-
-    recording: Path
-    verdicts: list[Verdict]
-    notes: list[Note]
-
-    def of(self, case: str) -> list[Verdict]:
-        """Verdicts of one case, by map index and try."""
-        mine = [verdict for verdict in self.verdicts if verdict.task.dag_id == f"way_{case}"]
-        return sorted(mine, key=lambda one: (one.task.map_index or 0, one.task.try_number or 0))
-
-    def one(self, case: str) -> Verdict:
-        """Return the only verdict of a case."""
-        (verdict,) = self.of(case)
-        return verdict
-
-    def codes(self, case: str) -> list[str]:
-        """Verdict codes of one case, by map index and try."""
-        return [verdict.code for verdict in self.of(case)]
-
-    def noted(self, case: str) -> set[tuple[int, int]]:
-        """Pid and start time of each process that ran user code of a case, in its own words."""
-        return {note.identity for note in self.notes if note.dag_id == f"way_{case}"}
-
-
-def runners(verdict: Verdict, role: str = "runner") -> list[ProcessReport]:
-    """Return the processes of an attempt that have a role, oldest first."""
-    return [process for process in verdict.processes if process.role == role]
-
-
-def identities(verdicts: list[Verdict]) -> set[tuple[int | None, int | None]]:
-    """Return pid and start time of all runners."""
-    return {(one.pid, one.start_ticks) for verdict in verdicts for one in runners(verdict)}
-
-
-def chain(verdict: Verdict) -> list[str | None]:
-    """Return the roles from the only runner upwards."""
-    (runner,) = runners(verdict)
-    return [who.role for who in runner.chain]
-
-
-def recorded(verdict: Verdict) -> int | None:
-    """Return the pid that Airflow recorded last."""
-    return [seen.pid for seen in verdict.recorded if seen.pid is not None][-1]
-
-
-def play_stage(way: str, version: str, folder: Path) -> Path:
-    """Trace a stage of `tests.airflow.ways`; return its recording."""
-    home = folder / "home"
-    driver = [
-        *(sys.executable, "-m", "tests.airflow.ways"),
-        *(way, version, str(home), str(folder / "result.json")),
-    ]
-    if way in {"users", "interpreter"}:
-        driver = [str(SUDOERS), str(ROOT), *driver]
-    if version == TWO and way != "sequential":
-        (port,) = free_ports(1)
-        database = postgres_url(port)
-        driver.append(str(port))
-    else:
-        database = sqlite_url(home)
-    return trace(folder, driver, "--airflow-db", database, timeout_s=STAGE_TIMEOUT_S)
-
-
-def play_command(name: str, release: Release, folder: Path) -> Path:
-    """Trace one `airflow` command; pidtrail finds the database by itself."""
-    home = folder / "home"
-    home.mkdir()
-    kind = Sequential2 if release.version == TWO else Airflow3
-    with ONE_LEDGER:
-        ledger = Ledger(home)
-        host = kind(release, ledger, DAGS)
-        host.prepare_home()
-        ledger.stop_all()
-    argv = [str(release.python), str(release.command), *COMMANDS[name]]
-    environ = host.environ()
-    # 2.x starts its supervisor as `airflow`, from PATH.
-    environ["PATH"] = f"{release.command.parent}{os.pathsep}{environ['PATH']}"
-    return trace(folder, argv, timeout_s=STAGE_TIMEOUT_S, environ=environ)
-
-
-def play(way: str, version: str, base: Path) -> Played | str:
-    """Play one way; return the reason if it does not work."""
-    folder = base / f"{way.replace(' ', '-')}-{version}"
-    folder.mkdir(mode=0o755)
-    try:
-        if way in COMMANDS:
-            recording = play_command(way, install(version), folder)
-        else:
-            recording = play_stage(way, version, folder)
-        return Played(recording, explain(recording), read_notes(folder / "home/notes"))
-    except FAILURES as error:
-        return f"{way} on {version}: {type(error).__name__}: {error}"
-
-
-@functools.cache
-def played_once(version: str, base: Path) -> dict[str, Played | str]:
-    """Play all ways of a version side by side."""
-    ways = [*STAGES[version], *BY_HAND[version]]
-    try:
-        migrated_template(install(version))
-    except FAILURES as error:
-        return dict.fromkeys(ways, f"{type(error).__name__}: {error}")
-    with ThreadPoolExecutor(len(ways)) as pool:
-        return dict(zip(ways, pool.map(lambda way: play(way, version, base), ways), strict=True))
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[Path]:
-    """A folder that unprivileged users may enter, as pytest's own may not be."""
-    with tempfile.TemporaryDirectory(prefix="pidtrail-ways-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@dataclass(frozen=True)
-class Ways:
-    """All that was played on one version; a reason stands where it could not be."""
-
-    version: str
-    outcomes: dict[str, Played | str]
-
-    def __getitem__(self, way: str) -> Played:
-        """Return what was played; fails the test if it could not be."""
-        outcome = self.outcomes[way]
-        if isinstance(outcome, str):
-            pytest.fail(outcome, pytrace=False)
-        return outcome
-
-
-@pytest.fixture(params=BOTH)
-def ways(request: pytest.FixtureRequest, base: Path) -> Ways:
-    """Each version."""
-    return Ways(request.param, played_once(request.param, base))
-
-
-@pytest.fixture
-def ways2(base: Path) -> Ways:
-    """Airflow 2.x alone: what 3.x has no more."""
-    return Ways(TWO, played_once(TWO, base))
-
-
-@pytest.fixture
-def ways3(base: Path) -> Ways:
-    """Airflow 3.x alone."""
-    return Ways(THREE, played_once(THREE, base))
 
 
 def test_no_way_changes_a_pid(ways: Ways) -> None:
@@ -233,70 +47,56 @@ def test_nothing_is_left_unexplained(ways: Ways) -> None:
     assert {verdict.outcome for verdict in verdicts} == {"match", "explained"}
 
 
-# --- below sudo ---
+# --- what the plugin tells ---
 
 
-@pytest.mark.parametrize("case", SUDO)
-def test_runner_below_sudo_is_the_process_that_ran_user_code(ways: Ways, case: str) -> None:
-    """However often sudo forks, the process that the task wrote down is the runner."""
+def test_plugin_tells_of_every_process_that_ran_user_code(ways: Ways) -> None:
+    """Below executors, below sudo, in `tasks test` and `dags test`: by the kernel's own number."""
+    for way in ways.outcomes:
+        played = ways[way]
+        begun = {
+            (one.pid, one.start_ticks) for one in heard(played.recording) if one.state == "running"
+        }
+
+        # Those in pods wrote down the numbers that they have in there.
+        outside = [one for one in played.notes if one.dag_id not in {f"way_{pod}" for pod in PODS}]
+        assert {start for _, start in begun} == {note.start_ticks for note in played.notes}, way
+        assert {note.identity for note in outside} <= begun, way
+
+
+def test_plugin_changes_no_verdict(ways: Ways) -> None:
+    """
+    What it tells is in titles, logs and arguments too.
+
+    But for the run that 2.x makes for `tasks test`: nothing else names it.
+    """
+    for way in ways.outcomes:
+        played = ways[way]
+        without = judged_without_plugin(played.recording)
+
+        assert [judged(one) for one in played.verdicts] == [judged(one) for one in without], way
+
+
+@pytest.mark.parametrize("case", ["sudo_daemon", "sudo_nobody"])
+def test_word_from_below_sudo_is_not_taken(ways: Ways, case: str) -> None:
+    """It came, and from the very process; that is known as the runner otherwise all the same."""
     users = ways["users"]
+    (runner,) = runners(users.one(case))
+    said = [
+        one
+        for one in heard(users.recording)
+        if (one.pid, one.start_ticks) == (runner.pid, runner.start_ticks)
+    ]
 
-    assert identities(users.of(case)) == users.noted(case)
-    assert len(users.noted(case)) == 1
-
-
-@pytest.mark.parametrize("case", SUDO)
-def test_levels_of_sudo_are_counted(ways: Ways, case: str) -> None:
-    """Each process of sudo between the supervisor and the user code is named as sudo."""
-    verdict = ways["users"].one(case)
-    forks = FORKS[ways.version][case]
-
-    assert chain(verdict)[: forks + 2] == ["runner", *["sudo"] * forks, "supervisor"]
-    assert len(runners(verdict, "sudo")) == forks
+    assert {one.state for one in said} == {"running", "success"}
+    assert runner.identified_by not in {"plugin", None}
 
 
-@pytest.mark.parametrize("case", SUDO)
-def test_recorded_level_is_the_one_of_the_version(ways: Ways, case: str) -> None:
-    """2.x records the process below sudo, 3.x the one that became sudo."""
-    verdict = ways["users"].one(case)
-    levels = [*runners(verdict, "sudo"), *runners(verdict)]
-
-    assert recorded(verdict) == levels[-1 if ways.version == TWO else 0].pid
-
-
-@pytest.mark.parametrize("case", SUDO)
-def test_alarm_below_sudo_is_false_where_2_does_not_find_sudo(ways: Ways, case: str) -> None:
-    """2.x takes the recorded process's parent for it: wrong unless sudo forked exactly once."""
-    alarm = ways.version == TWO and FORKS[TWO][case] != 1
-    log = next(home_of(ways["users"]).rglob(f"dag_id=way_{case}/**/attempt=1.log")).read_text()
-
-    assert ("Recorded pid" in log) is alarm
-    assert ways["users"].codes(case) == ["impersonation" if alarm else "match"]
-
-
-def test_alarm_in_the_log_leads_to_its_run(ways2: Ways) -> None:
-    """The line that 2.x wrote below a sudo that forked nothing is read, both numbers named."""
-    users = ways2["users"]
-    log = next(home_of(users).rglob("dag_id=way_sudo_games/**/attempt=1.log"))
-    line = next(line for line in log.read_text().splitlines() if "Recorded pid" in line)
-
-    told = json.loads(asked("explain", users.recording, "--message", line, "--json"))
-
-    (message,) = told["messages"]
-    (supervisor,), (runner,) = (number["seen"] for number in message["pids"])
-    assert supervisor.startswith("the supervisor of way_sudo_games.t")
-    assert runner.startswith("the runner of way_sudo_games.t")
-    assert "false alarm" in message["comparison"]
-    assert [one["code"] for one in told["report"]["verdicts"]] == ["impersonation"]
-
-
-def test_sudo_and_what_ran_below_are_both_told(ways3: Ways) -> None:
-    """Who compares `os.getpid()` of a task with the record of 3.x reads that both are right."""
-    verdict = ways3["users"].one("sudo_nobody")
-    (runner,) = runners(verdict)
-
-    assert f"Recorded PID {recorded(verdict)} is sudo" in verdict.summary
-    assert f"in process {runner.pid}" in verdict.summary
+def judged(verdict: Verdict) -> tuple[object, ...]:
+    """Return what a verdict says, and of which processes."""
+    processes = [(one.role, one.pid, one.start_ticks) for one in verdict.processes]
+    task = (verdict.task.dag_id, verdict.task.map_index, verdict.task.try_number)
+    return (task, verdict.code, verdict.outcome, verdict.confidence, processes)
 
 
 # --- executors of 2.x, and their settings ---
@@ -444,29 +244,3 @@ def test_tasks_of_standalone_are_those_of_its_scheduler(ways3: Ways) -> None:
     assert chain(verdict)[:4] == ["runner", "supervisor", "scheduler", "other"]
     assert (verdict.code, identities([verdict])) == ("match", standalone.noted("plain"))
     assert standalone.codes("retry") == ["retry", "match"]
-
-
-def home_of(played: Played) -> Path:
-    """Return the home of the Airflow that was traced."""
-    return played.recording.with_name("home")
-
-
-def asked(command: str, recording: Path, *options: str) -> bytes:
-    """Return what a command of pidtrail says of a recording."""
-    argv = [str(PIDTRAIL), command, str(recording), *options]
-    return subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout
-
-
-def tree_of(played: Played) -> list[dict]:
-    """Return all processes that were traced."""
-    return json.loads(asked("tree", played.recording, "--json"))["processes"]
-
-
-def argv_of(played: Played, process: ProcessReport) -> list[str] | None:
-    """Return the arguments of the last program that a process executed, None if it did not."""
-    (node,) = (
-        one
-        for one in tree_of(played)
-        if (one["pid"], one["start_ticks"]) == (process.pid, process.start_ticks)
-    )
-    return node["images"][-1]["argv"] if node["images"] else None

@@ -16,6 +16,9 @@ from demo.airflow_host import free_ports
 from demo.environment import Release
 from demo.postgres import database_url as postgres_url
 from demo.processes import StageError, clear_leftovers
+from pidtrail.events import TaskReported
+from pidtrail.sources.replay import Replay
+from pidtrail.verdict.engine import judge_stream
 from pidtrail.verdict.model import Report, Verdict
 
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
@@ -94,3 +97,28 @@ def explain(recording: Path, *options: str, left: Path | None = None) -> list[Ve
     )
     (left or recording.with_name("verdicts.json")).write_bytes(explained.stdout)
     return msgspec.json.decode(explained.stdout, type=Report).verdicts
+
+
+def give_plugin(home: Path) -> None:
+    """Put pidtrail's plugin, as one file, where the Airflow of this home looks for plugins."""
+    folder = home / "plugins"
+    folder.mkdir(parents=True, exist_ok=True)
+    printed = subprocess.run([PIDTRAIL, "airflow-plugin"], check=True, capture_output=True)
+    (folder / "pidtrail_plugin.py").write_bytes(printed.stdout)
+
+
+def heard(recording: Path) -> list[TaskReported]:
+    """Return what processes said of themselves through the plugin, in order."""
+    events = Replay(str(recording)).events()
+    return [one for one in events if isinstance(one, TaskReported) and one.via == "plugin"]
+
+
+def judged_without_plugin(recording: Path) -> list[Verdict]:
+    """Return the verdicts as they would be if nobody had said anything through the plugin."""
+    replay = Replay(str(recording))
+    events = [
+        one
+        for one in replay.events()
+        if not (isinstance(one, TaskReported) and one.via == "plugin")
+    ]
+    return judge_stream(replay.header, events, problems=[]).verdicts

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pidtrail.airflow.lognames import LogNames
+from pidtrail.container import place_of
 from pidtrail.events import Observed, ProcessKey
 from pidtrail.sources import proc
 
@@ -65,9 +66,24 @@ class TaskLogs:
                         cgroup=cgroup if self.is_there(key) else None,
                     )
                 )  # fmt: skip
-            elif path is None and attempt + 1 < len(DELAYS_NS) and self.is_there(key):
-                self.waiting.append((now_ns + DELAYS_NS[attempt + 1], key, attempt + 1))
+            elif path is None:
+                if attempt == 0:
+                    found += self.container_of(key, now_ns)
+                if attempt + 1 < len(DELAYS_NS) and self.is_there(key):
+                    self.waiting.append((now_ns + DELAYS_NS[attempt + 1], key, attempt + 1))
         return found
+
+    def container_of(self, key: ProcessKey, now_ns: int) -> list[Observed]:
+        """
+        Return in which cgroup a process is, if that is a container's.
+
+        In a pod of 2.x the supervisor is a new interpreter, which opens its log after
+        seconds of importing, or is not seen to do it at all.
+        """
+        cgroup = proc.cgroup(key.pid)
+        if cgroup is None or not place_of(cgroup).is_contained or not self.is_there(key):
+            return []
+        return [Observed(0, now_ns, ORIGIN, key.pid, key.start_ticks, cgroup=cgroup)]
 
     def path_of(self, key: ProcessKey) -> str | None:
         """Return the task log that a process holds open, or None."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import fcntl
 import getpass
+import os
+import termios
 import time
+from pathlib import Path
 from typing import Any
 
 try:
@@ -67,3 +72,36 @@ with dag("own_user"):
 for user in ("daemon", "nobody", "games"):
     with dag(f"sudo_{user}"):
         PythonOperator(task_id="t", python_callable=run_for, op_args=[LONG], run_as_user=user)
+
+# sudo starts nothing as these users.
+for name, user in {
+    "no_rule": "news",
+    "password": "mail",
+    "no_user": "nobody-of-this-name",
+    "no_command": "proxy",
+}.items():
+    with dag(name):
+        PythonOperator(task_id="t", python_callable=run_for, op_args=[0], run_as_user=user)
+
+if os.environ.get("_AIRFLOW_PARSING_CONTEXT_DAG_ID") == "way_password":
+    # Where Airflow is a service there is none on which sudo could ask.
+    with contextlib.suppress(OSError), Path("/dev/tty").open("rb", buffering=0) as terminal:
+        fcntl.ioctl(terminal, termios.TIOCNOTTY)
+
+if "pods:" in os.environ.get("AIRFLOW__CORE__EXECUTOR", ""):
+    # tests/airflow/pod_executor.py; the address is one of documentation (RFC 5737).
+    pods: dict[str, dict[str, Any]] = {
+        "pod": {},
+        "pod_user": {"run_as_user": "nobody"},
+        "pod_network": {"executor_config": {"address": "203.0.113.7"}},
+    }
+    for name, options in pods.items():
+        with dag(name):
+            PythonOperator(
+                task_id="t",
+                python_callable=run_for,
+                op_args=[1],
+                executor="pods",
+                queue="node",
+                **options,
+            )
