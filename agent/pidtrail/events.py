@@ -94,7 +94,8 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
     and `airflow_api` are addresses without secrets, `airflow_plugin` the path of the
     socket to which Airflow's plugin could send. `began_ns` is CLOCK_BOOTTIME of when the
     stream began, None where its first record tells: a segment of a history (history.py)
-    begins with records that are older.
+    begins with records that are older. `addresses` are those of the agent's network
+    namespace but for loopback, None where they were not known.
     """
 
     schema: str
@@ -114,6 +115,7 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header"):
     airflow_api: str | None = None
     airflow_plugin: str | None = None
     began_ns: int | None = None
+    addresses: list[str] | None = None
 
 
 class Unconfirmed(msgspec.Struct, frozen=True, gc=False, kw_only=True):

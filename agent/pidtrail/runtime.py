@@ -39,6 +39,7 @@ from pidtrail.events import (
 )
 from pidtrail.healing import Healing
 from pidtrail.sources import proc
+from pidtrail.sources.addresses import own_addresses
 from pidtrail.sources.holders import Holders
 from pidtrail.sources.tasklog import TaskLogs
 
@@ -357,4 +358,5 @@ def make_header(
         refused=refused,
         airflow_db=airflow_db,
         airflow_problem=airflow_problem,
+        addresses=own_addresses(),
     )

@@ -244,9 +244,11 @@ class Story:
         fidelity: Fidelity = FULL,
         problems: list[str] | None = None,
         pid: int | None = None,
+        addresses: list[str] | None = None,
     ) -> Report:
-        """Return what pidtrail makes of it; `pid` is asked about."""
-        return judge_stream(header(fidelity), self.events, problems=problems or [], pid=pid)
+        """Return what pidtrail makes of it; `pid` is asked about, `addresses` are the host's."""
+        head = structs.replace(header(fidelity), addresses=addresses)
+        return judge_stream(head, self.events, problems=problems or [], pid=pid)
 
     def verdict(self, try_number: int | None = None) -> Verdict:
         """Return the only verdict, or that of a try."""

@@ -201,6 +201,32 @@ LINES = (
     ("worker-starting", "Worker starting up pid=812"),
     ("process-stopped", "Process did not terminate in time; escalating pid=812 signal=SIGTERM"),
     ("process-stopped", "Process exited [supervisor] exit_code=0 pid=10498 signal_sent=SIGINT"),
+    (
+        "sudo-password",
+        (
+            "Job 7: Subtask t sudo: a terminal is required to read the password; either use the -S "
+            "option to read from standard input or configure an askpass helper"
+        ),
+    ),
+    ("sudo-password", "Job 7: Subtask t sudo: a password is required"),
+    (
+        "sudo-not-allowed",
+        (
+            "Sorry, user backup is not allowed to execute '/opt/airflow/bin/python -c from "
+            "airflow.sdk.execution_time.task_runner import main; main()' as news on vm."
+        ),
+    ),
+    ("sudo-unknown-user", "sudo: unknown user nobody-of-this-name"),
+    ("sudo-unknown-user", "sudo: error initializing audit plugin sudoers_audit"),
+    ("sudo-no-command", "Job 2: Subtask t sudo: airflow: command not found"),
+    (
+        "sudo-errand",
+        (
+            "subprocess.CalledProcessError: Command '['sudo', 'chown', 'nobody-of-this-name', "
+            "'/tmp/tmpmg6bqwk0']' returned non-zero exit status 1."
+        ),
+    ),
+    ("not-started-yet", "Heartbeat failed with Exception: Process is not started yet"),
 )
 
 

@@ -90,18 +90,6 @@ def test_recorded_process_below_sudo_is_the_runner_of_2() -> None:
     }
 
 
-def test_sudo_that_never_ran_the_task_stands_for_it() -> None:
-    """A sudo that is refused (sudoers) is all there was of the attempt."""
-    story = Airflow2().start("1", 7, sudo_levels=1)
-    story.events = [e for e in story.events if e.key is None or e.key.pid != story.pids["python"]]
-    story.exit("runner1", FAILED).report(ref(), "failed", None)
-
-    verdict = story.verdict()
-
-    assert verdict.code == "died-unrecorded"
-    assert f"process {story.pids['runner1']} ran it" in verdict.summary
-
-
 def test_sudo_that_executes_directly_is_a_false_alarm_of_2() -> None:
     """Without a process of sudo's own, 2.x compares the supervisor with the runner."""
     raw = (*NEW, "--job-id", "7", "--raw")

@@ -7,7 +7,7 @@ import signal
 import pytest
 from msgspec import structs
 
-from pidtrail.events import Observed
+from pidtrail.events import Observed, TaskReported
 from tests.unit.example_stories import FAILED, match_via_namespace, pid_reused, three
 from tests.unit.story import FULL, Airflow3, at, ref, uuid
 
@@ -62,10 +62,59 @@ def test_the_name_of_a_container_seen_here_is_not_another_host() -> None:
 
 @pytest.mark.parametrize("hostname", ["WORKER-1", "worker-1.example.com", "10.0.0.7", None])
 def test_other_words_for_this_host_are_not_another_host(hostname: str | None) -> None:
-    """With a domain or without; an address cannot be told apart, and is not guessed at."""
+    """With a domain or without; nor an address, where those of this host are not known."""
     story = Airflow3().report(ref(1, uuid(1)), "running", 4711, hostname=hostname)
 
     assert story.verdict().code == "never-seen"
+
+
+@pytest.mark.parametrize(
+    ("hostname", "code"),
+    [
+        ("10.0.0.7", "never-seen"),
+        ("fd00:0::7", "never-seen"),
+        ("127.0.1.1", "never-seen"),
+        ("10.0.0.300", "never-seen"),
+        ("10.0.0.8", "other-host"),
+        ("fd00::8", "other-host"),
+    ],
+)
+def test_an_address_is_compared_with_those_of_this_host(hostname: str, code: str) -> None:
+    """hostname_callable may be get_host_ip_address; loopback is any host's."""
+    story = Airflow3().report(ref(1, uuid(1)), "running", 4711, hostname=hostname)
+
+    report = story.judge(addresses=["10.0.0.7", "fd00::7"])
+
+    assert [verdict.code for verdict in report.verdicts] == [code]
+
+
+def test_the_address_of_a_container_seen_here_is_not_another_host() -> None:
+    """A run that matched under an address makes it one of this host, as a name does."""
+    story = contained("running")
+    story.events = [
+        structs.replace(one, hostname="10.9.0.2") if isinstance(one, TaskReported) else one
+        for one in story.events
+    ]
+    story.report(ref(2, uuid(2)), "running", 44, hostname="10.9.0.2")
+
+    codes = [verdict.code for verdict in story.judge(addresses=["10.0.0.7"]).verdicts]
+
+    assert codes[1] == "never-seen"
+
+
+def test_a_number_recorded_at_a_containers_address_is_not_compared_with_ours() -> None:
+    """Whoever has that number here has another one there."""
+    story = contained("running")
+    story.events = [
+        structs.replace(one, hostname="10.9.0.2") if isinstance(one, TaskReported) else one
+        for one in story.events
+    ]
+    story.fork("scheduler", "sshd", pid=44)
+    story.report(ref(2, uuid(2)), "running", 44, hostname="10.9.0.2")
+
+    (verdict,) = [v for v in story.judge().verdicts if v.task.try_number == 2]
+
+    assert "The process with that number" not in verdict.summary
 
 
 def test_a_process_here_and_a_record_elsewhere_are_a_conflict() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pidtrail.airflow.facts import Role, TitleFacts
 from pidtrail.events import TaskRef
@@ -78,7 +79,7 @@ def argv_facts(argv: Sequence[str], *, truncated: bool = False) -> TitleFacts | 
     if not words:
         return None
     if (sudo := sudo_words(words)) is not None:
-        inner = argv_facts(_behind_sudo(sudo), truncated=truncated)
+        inner = argv_facts(behind_sudo(sudo), truncated=truncated)
         return None if inner is None else inner._replace(role=Role.SUDO)
     if _basename(words[0]) == "airflow":
         return airflow_command(words[1:], truncated=truncated)
@@ -122,7 +123,17 @@ def _basename(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _behind_sudo(words: list[str]) -> list[str]:
+def user_of_sudo(words: Sequence[str]) -> str | None:
+    """Return whom a command line of sudo names with `-u`, None if nobody."""
+    for word, following in pairwise(words):
+        if word in {"-u", "--user"}:
+            return following
+        if word.startswith("--user="):
+            return word.partition("=")[2]
+    return None
+
+
+def behind_sudo(words: list[str]) -> list[str]:
     """Return the command behind sudo's own options and VAR=value words (sudo(8))."""
     index = 1
     while index < len(words):

@@ -10,12 +10,17 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from pidtrail.airflow import messages_2, messages_3, messages_celery
+from pidtrail.airflow import messages_2, messages_3, messages_celery, messages_sudo
 from pidtrail.airflow.commands import uuid_text
 from pidtrail.airflow.message_form import UUID, Message
 from pidtrail.airflow.pasted import plain, unbroken
 
-TABLE: Final = (*messages_2.TABLE, *messages_celery.TABLE, *messages_3.TABLE)
+TABLE: Final = (
+    *messages_sudo.TABLE,
+    *messages_2.TABLE,
+    *messages_celery.TABLE,
+    *messages_3.TABLE,
+)
 UUIDS: Final = re.compile(rf"\b{UUID}\b", re.IGNORECASE)
 NUMBERS: Final = re.compile(r"[0-9]{1,10}")
 # models/taskinstance.py __repr__: both ids may have dots, so they are not taken apart here.

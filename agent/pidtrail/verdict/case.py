@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from functools import cached_property
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pidtrail.airflow.facts import Role
@@ -219,15 +220,35 @@ class Case:
         return None if epoch_ns is None else epoch_ns - self.scope.header.wall_offset_ns
 
     def is_elsewhere(self, hostname: str | None) -> bool:
-        """Return whether a recorded host is another one; an address cannot be told apart."""
-        if hostname is None or not hostname or is_address(hostname):
+        """Return whether a recorded host is another one."""
+        if not hostname:
             return False
+        if is_address(hostname):
+            return self.is_foreign(hostname)
         return short(hostname) not in self.scope.names and not is_address(self.scope.header.host)
+
+    def is_foreign(self, address: str) -> bool:
+        """
+        Return whether an address is none of this host's, nor of a container seen on it.
+
+        A loopback address may be any host's, and so may all where ours are not known.
+        """
+        own = self.scope.header.addresses
+        if own is None or address in self.scope.names:
+            return False
+        try:
+            found = ip_address(address)
+        except ValueError:
+            return False
+        return not found.is_loopback and str(found) not in own
 
     def counts_here(self, hostname: str | None) -> bool:
         """Return whether a number recorded on a host may be one of our PID namespace."""
-        if not hostname or is_address(hostname):
+        if not hostname:
             return True
+        if is_address(hostname):
+            contained = hostname in self.scope.names - self.scope.own_names
+            return not contained and not self.is_foreign(hostname)
         return short(hostname) in self.scope.own_names
 
     @property

@@ -9,6 +9,7 @@ from pidtrail.verdict.case import PARKED_STATES, overlap_ns
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 from pidtrail.verdict.result import AT_ONCE_NS, NOT_KEPT, UNKNOWN, kept, told_to_stop
+from pidtrail.verdict.sudo import unstarted
 from pidtrail.verdict.superseded import later_evidence
 
 if TYPE_CHECKING:
@@ -84,18 +85,24 @@ def doubles(case: Case) -> Iterator[tuple[Member, Member, tuple[int | None, int 
 
 def aborted_start(case: Case) -> Finding | None:
     """
-    A process was started for the attempt, was not let go on, and killed before any user code.
+    A process was started for the attempt, was not let go on, and ended before any user code.
 
     Concludes: in 3.x the supervisor forks first and asks then; a start that the
     API refuses (409: not queued, already running), or about which it cannot be
     asked, leaves a process that has lived and was never recorded. The record is of
-    another process, or of none.
+    another process, or of none. Or, in both versions, sudo was to start a task with
+    run_as_user and refused: 3.x has recorded that sudo, 2.x nothing, and its row may
+    go on saying running.
     Needs: that process's birth, SIGKILL from its own supervisor and nobody else,
-    no child of its own, and rows of the attempt that never carried its pid.
+    no child of its own, and rows of the attempt that never carried its pid. Of sudo
+    its arguments and its end, and that nothing below it executed the command.
     Cannot tell: the API's answer itself, nor whether there was one: a refusal stands in
     the api-server's log as `Cannot start Task Instance in invalid state`; without an
     answer the supervisor tries for some 10 to 60 s (`[workers] execution_api_retries`).
+    Nor sudo's reason, which stands in the log of the task.
     """
+    if (by_sudo := unstarted(case)) is not None:
+        return by_sudo
     if not case.refused:
         return None
     member = case.refused[-1]

@@ -49,14 +49,15 @@ def other_host(case: Case) -> Finding | None:
     """
     The PID was recorded on another host, where numbers mean other processes.
 
-    Concludes: the row names a host that is not this one nor known to be a
-    container on it, and no process of the attempt has that number here. If one
+    Concludes: the row names a host, or an address, that is not this one's nor known to
+    be of a container on it, and no process of the attempt has that number here. If one
     ran here all the same, that is a conflict: Airflow has it running elsewhere.
-    Needs: the row's hostname, compared without its domain with this host's and
-    with those under which runners seen here were recorded, whatever they are; and
+    Needs: the row's hostname, compared without its domain with this host's, or with its
+    addresses, and with those under which runners seen here were recorded, whatever they are; and
     of a process that ran here, its numbers in all PID namespaces.
-    Cannot tell: a container or pod on this host that nothing seen here ran in,
-    nor a host recorded by its address, from another host.
+    Cannot tell: a container or pod on this host that nothing seen here ran in, from
+    another host; nor hosts recorded by a loopback address (Debian's 127.0.1.1) from each
+    other.
     """
     pid = case.recorded_pid
     if pid is None or case.runner_with(pid) is not None:

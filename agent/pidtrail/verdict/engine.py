@@ -29,6 +29,7 @@ from pidtrail.verdict.model import (
     Who,
 )
 from pidtrail.verdict.rules import RULES
+from pidtrail.verdict.sudo import refusal_by_sudo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -153,6 +154,7 @@ class Judge:
             pid_changed_in_kernel=self.pid_changed(run),
             summary=finding.summary
             + ended.words
+            + sudo_in_words(case, finding)
             + numbers_in_words(case, finding)
             + counters_in_words(case),
             evidence=sorted(seqs),
@@ -293,6 +295,12 @@ def may_be_one(one: Node, other: Node) -> bool:
 def ordered(run: TaskRun) -> list[Member]:
     """Return an attempt's processes: supervisor, runners and children by time of birth."""
     return sorted(run.members, key=lambda m: (m.node.started_ns or 0, m.node.key.pid))
+
+
+def sudo_in_words(case: Case, finding: Finding) -> str:
+    """Return that sudo started nothing, where the finding is about what came after."""
+    refusal = None if finding.code == "aborted-start" else refusal_by_sudo(case)
+    return "" if refusal is None else f" No user code ran: {refusal.words}."
 
 
 def numbers_in_words(case: Case, finding: Finding) -> str:

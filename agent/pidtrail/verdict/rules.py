@@ -31,6 +31,7 @@ from pidtrail.verdict.elsewhere import (
 )
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
+from pidtrail.verdict.sudo import refusal_by_sudo
 from pidtrail.verdict.superseded import (
     clear,
     deferral,
@@ -86,7 +87,7 @@ def died_unrecorded(case: Case) -> Finding | None:
     runner = case.runner
     if runner is None or runner.node.ended_ns is None or case.recorded_pids or not case.reports:
         return None
-    if runner in case.refused:
+    if runner in case.refused or refusal_by_sudo(case) is not None:
         return None
     words = ended_in_words(runner.node)
     return Finding(
