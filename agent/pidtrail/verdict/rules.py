@@ -139,10 +139,12 @@ def stale_between_tries(case: Case) -> Finding | None:
     for run in case.earlier:
         for member in run.runners:
             if last.recorded_pid in member.node.numbers:
+                number = run.task.try_number
+                words = "an earlier try" if number is None else f"try {number}"
                 return Finding(
                     "stale-between-tries", "explained", "proved",
                     f"The row of {case.name()} still shows PID {last.recorded_pid}: that process "
-                    f"ran try {run.task.try_number} and {ended_in_words(member.node)}; this "
+                    f"ran {words} and {ended_in_words(member.node)}; this "
                     f"attempt is {last.state or 'not scheduled yet'} and has no process.",
                     [*facts_of(member.node), last],
                 )  # fmt: skip
