@@ -101,6 +101,15 @@ def test_any_records_can_be_drawn(events: list[Event], colour: bool, width: int 
     assert controls(text) <= ({"\x1b"} if colour else set())
 
 
+def test_who_was_found_dead_had_ended_before() -> None:
+    """When is not known: a zombie may have waited for days."""
+    events: list[Event] = [
+        Observed(1, 9_000_000_000, "core", 5, 100, 1_000_000_000, ppid=1, dead=True),
+    ]
+
+    assert ":01.000–≤" in render_tree(grow(events), header())
+
+
 def test_a_process_of_a_cycle_is_drawn_once() -> None:
     """Records that contradict each other end in a tree all the same, and hide nobody."""
     events: list[Event] = [

@@ -279,9 +279,11 @@ class TreeWriter:
         return max(self.width - taken, SHORTEST)
 
     def span(self, node: Node) -> str:
-        """Return from when to when it lived."""
+        """Return from when to when it lived; `≤` where it was found dead, and had ended before."""
         started = self.clock(node.started_ns)
-        return f"{started}–" if node.ended_ns is None else f"{started}–{self.clock(node.ended_ns)}"
+        if node.ended_ns is None:
+            return f"{started}–"
+        return f"{started}–{'' if node.exit is not None else '≤'}{self.clock(node.ended_ns)}"
 
     def ending(self, node: Node) -> tuple[str, str | None]:
         """Return how it ended, with a style."""
