@@ -430,6 +430,19 @@ def test_nobody_hears_what_is_said_on_a_closed_stderr(recording: Path) -> None:
     assert b"airflow scheduler" in done.stdout
 
 
+def test_a_terminal_without_unicode_gets_a_tree_in_ascii(recording: Path) -> None:
+    """The branches keep their columns, and what a process calls itself is escaped."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pidtrail", "tree", recording],
+        cwd=ROOT / "agent", env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True, check=True,
+    )  # fmt: skip
+    shown = done.stdout.decode("ascii")
+
+    assert "\n`- " in shown
+    assert "\\u25" not in shown
+
+
 def test_brackets_without_end_are_damage_and_no_crash(
     pidtrail: Any, recording: Path, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from pidtrail import __version__
 from pidtrail.cli.logs import log
 from pidtrail.errors import PidtrailError
 from pidtrail.reports.escape import visible
+from pidtrail.reports.terminal import IN_PLAIN
 
 COMMANDS: Final = {
     "doctor": ("pidtrail.cli.doctor:doctor", "Show what works on this host, and what does not."),
@@ -124,7 +125,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that is not UTF-8 gets escapes for what it lacks, never an exception.
         with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors=IN_PLAIN)  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:] if args is None else list(args)))
 
 

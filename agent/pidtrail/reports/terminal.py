@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 from typing import Final, TextIO
@@ -15,6 +16,26 @@ STYLES: Final = {
     "yellow": "\x1b[33m",
     "cyan": "\x1b[36m",
 }
+
+
+PLAIN: Final = str.maketrans("│├└─–—…“”≤×", '||`---.""<x')
+"""Our own signs in ASCII, one for one so that columns stay, for a terminal that has no others."""
+
+
+def in_plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """
+    Return what stands for characters that a terminal's encoding lacks: an error handler of codecs.
+
+    Our own signs in ASCII, all others as escapes. Raises the error if it is no encoding.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    shown = error.object[error.start : error.end].translate(PLAIN)
+    return shown.encode("ascii", "backslashreplace").decode(), error.end
+
+
+IN_PLAIN: Final = "pidtrail-plain"
+codecs.register_error(IN_PLAIN, in_plain)
 
 
 def may_colour(file: TextIO) -> bool:
