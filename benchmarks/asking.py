@@ -10,6 +10,7 @@ writing took, and by how much its longest turn came late, with and without an as
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -199,6 +200,8 @@ def measure(place: Path, events: int) -> dict[str, Any]:
             "bytes alone": service.during(lambda: bytes_alone(path)),
             "explain": service.during(lambda: explained(path)),
             "explain --since": service.during(lambda: explained(path, "--since", "10s")),
+            # Of those who were waited for, which the service is not yet.
+            "asker_peak_kib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
         }
     finally:
         service.close()
