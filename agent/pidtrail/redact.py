@@ -83,6 +83,7 @@ _SHAPES = re.compile(
     r"[^\s&'\"\[][^\s&'\"]*+"
     r"|(?<=PRIVATE KEY-----)[^-\[]++"
 )
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://")
 _PASSES = 10
 _PORT_THEN_PATH = re.compile(r"[^:]*:[0-9]{1,5}(?:[/?#\"']|\Z)")
 
@@ -230,7 +231,8 @@ def _word(word: str) -> str:
         found = pattern.match(word)
         if found is not None:
             return found[1] + MARK
-    return redact_text(word)
+    # Unlike in a text, blanks belong to a URL that is a word.
+    return redact_text(redact_url(word) if _URL.match(word) else word)
 
 
 def _scrub(text: str) -> str:
