@@ -83,7 +83,7 @@ _SHAPES = re.compile(
     r"[^\s&'\"\[][^\s&'\"]*+"
     r"|(?<=PRIVATE KEY-----)[^-\[]++"
 )
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://")
+_URL = re.compile(r"(?:[-\w.]{1,80}=)?[A-Za-z][A-Za-z0-9+.-]{0,40}://")
 _PASSES = 10
 _PORT_THEN_PATH = re.compile(r"[^:]*:[0-9]{1,5}(?:[/?#\"']|\Z)")
 

@@ -113,6 +113,7 @@ def test_a_url_loses_its_password_and_nothing_else(url: str, expected: str) -> N
             ["sudo", "-u", "bob", f"_AIRFLOW__STARTUP_MSG={MARK}", "python"],
         ),
         (["curl", "https://u:p@h/x"], ["curl", f"https://u:{MARK}@h/x"]),
+        (["x", "--db=postgresql://u:p q@h/d"], ["x", f"--db=postgresql://u:{MARK}@h/d"]),
         (["x", "postgresql://u:p q@h/d"], ["x", f"postgresql://u:{MARK}@h/d"]),
         (["monkey", "keyboard", "a@b.example"], ["monkey", "keyboard", "a@b.example"]),
     ],
