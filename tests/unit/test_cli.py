@@ -484,6 +484,24 @@ def test_an_interrupt_ends_with_its_status(tmp_path: Path) -> None:
     assert (waiting.returncode, out, err) == (130, b"", b"")
 
 
+def test_an_interrupt_while_it_is_loaded_ends_it_without_a_word() -> None:
+    """Whoever presses Ctrl-C at once meets no traceback."""
+    code = (
+        "import os, signal, sys, pidtrail.__main__ as begin\n"
+        "class Late:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'pidtrail.cli':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Late())\n"
+        "begin.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "agent", capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
 def test_help_loads_no_command() -> None:
     """`--help` answers at once: neither records nor tables nor databases are loaded for it."""
     code = (
