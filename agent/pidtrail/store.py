@@ -57,8 +57,8 @@ class Recorder:
     Writes a recording.
 
     An earlier recording of that name is kept as NAME.old; any other file is
-    refused. `notes` are facts about it as a whole, as of `note`. Raises
-    PidtrailError if the file cannot be made.
+    refused. `notes` are facts about it as a whole, by name. Raises PidtrailError
+    if the file cannot be made.
     """
 
     def __init__(self, path: Path, header: Header, notes: Mapping[str, str] = NO_NOTES) -> None:
@@ -130,13 +130,6 @@ class Recorder:
             count=self.unwritten, from_ns=self.unwritten_from_ns, to_ns=self.unwritten_to_ns,
             reason="the recording could not be written",
         )  # fmt: skip
-
-    def note(self, name: str, value: str) -> None:
-        """Keep a fact about the session as a whole, such as how it ended."""
-        try:
-            self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
-        except sqlite3.Error as error:
-            self.problem = f"cannot write to {self.path}: {error}"
 
     def close(self, *, wait: bool = True) -> None:
         """

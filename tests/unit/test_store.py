@@ -256,13 +256,11 @@ def test_a_file_that_is_not_ours_to_read_says_why(tmp_path: Path, change: str, s
     assert str(path) in str(caught.value)
 
 
-def test_notes_on_the_session_come_out(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "session.db", header())
-    recorder.note("ended", "by signal 2")
-    recorder.note("ended", "by signal 15")
+def test_notes_on_the_whole_come_out(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "session.db", header(), {"after": "10"})
     recorder.close()
 
-    assert Replay(str(recorder.path)).notes() == {"ended": "by signal 15"}
+    assert Recording(recorder.path).notes() == {"after": "10"}
 
 
 def test_no_such_file_and_a_folder_are_told(tmp_path: Path) -> None:

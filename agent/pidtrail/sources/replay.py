@@ -77,10 +77,6 @@ class Replay:
             except RecordingError as error:
                 raise RecordingError(f"{self.name}, line {number}: {error}") from error
 
-    def notes(self) -> dict[str, str]:
-        """Return the facts about the session as a whole, before `events`; JSONL has none."""
-        return self.recording.notes() if self.recording else {}
-
     def close(self) -> None:
         """Close what was opened; reading the events to their end does it too."""
         if self.recording is not None:
