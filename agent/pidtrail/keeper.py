@@ -33,7 +33,7 @@ from pidtrail.store import Recorder, is_recording
 PARTS: Final = 16
 MOST_SEGMENT_BYTES: Final = 64 << 20
 """Who takes over reads one segment, in half a second at most."""
-TEND_NS: Final = 1_000_000_000
+TEND_NS: Final = 2_000_000_000
 TRY_AGAIN_NS: Final = 60_000_000_000
 SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 LOCK: Final = "history.lock"
@@ -172,7 +172,7 @@ class Keeper:
         self.problem = self.recorder.problem
 
     def is_due(self) -> bool:
-        """Return whether a segment is to begin; once a second, look after those that are there."""
+        """Return whether a segment is to begin; now and then, look after those that are there."""
         now_ns = self.now_ns()
         if now_ns < self.tend_ns or self.recorder is None:
             return False
@@ -245,7 +245,8 @@ def parts(path: Path) -> list[os.stat_result]:
     found = []
     for suffix in SUFFIXES:
         with contextlib.suppress(OSError):
-            found.append(Path(f"{path}{suffix}").stat())
+            # Not through Path: that takes longer than all else, and this is asked all the time.
+            found.append(os.stat(f"{path}{suffix}"))  # noqa: PTH116
     return found
 
 

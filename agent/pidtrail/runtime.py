@@ -118,7 +118,9 @@ class Session:
         Who ended meanwhile is found dead by the looks that the `lost` record for it leads to.
         """
         for event in told:
-            self.attribution.label(event)
+            # What was labelled already would teach nothing.
+            own = isinstance(event, TaskReported | AirflowFact)
+            self.attribution.label(event if own else structs.replace(event, task=None))
         self.live.update(alive)
 
     def start(self, first: Sequence[AirflowFact | Lost] = ()) -> None:

@@ -158,7 +158,7 @@ def test_the_whole_is_within_its_bytes_and_the_oldest_go_first(tmp_path: Path) -
     while len(kept.closed) < 2 * PARTS and kept.number < 4 * PARTS:
         kept.write(lives(written, 300))
         written += 300
-        clock.ns += 2 * SECOND
+        clock.ns += 3 * SECOND
         if kept.is_due():
             kept.begin(header())
         most = max(most, sum(file.stat().st_size for file in tmp_path.iterdir()))
@@ -219,7 +219,7 @@ def test_nothing_of_others_is_deleted(tmp_path: Path) -> None:
     kept = keeper(tmp_path, Bounds(max_age_s=16, max_bytes=1 << 20), clock)
     for first in range(1, 30_000, 300):
         kept.write(lives(first, 300))
-        clock.ns += 2 * SECOND
+        clock.ns += 3 * SECOND
         if kept.is_due():
             kept.begin(header())
     kept.close()
@@ -388,7 +388,7 @@ def test_a_reader_stalls_no_keeper(tmp_path: Path) -> None:
 
     assert kept.problem is None
     assert len([*reading]) == 1_999
-    clock.ns += 2 * SECOND
+    clock.ns += 3 * SECOND
     kept.is_due()
     kept.close()
     assert {file.name for file in tmp_path.iterdir()} == {

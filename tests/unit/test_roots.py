@@ -41,7 +41,7 @@ class Host:
         self.searched += 1
         return [Running(pid, 1, Role.SCHEDULER, "airflow") for pid in sorted(self.airflow)]
 
-    def look(self, followed: set[int] | None = None, seconds: float = 1) -> list[int]:
+    def look(self, followed: set[int] | None = None, seconds: float = 2) -> list[int]:
         """Let time pass, and look."""
         self.now_ns += int(seconds * SECOND)
         assert self.roots.is_due()
@@ -83,7 +83,7 @@ def test_who_becomes_airflow_after_a_long_time_is_found_within_a_minute(tmp_path
     """An entrypoint that waits for its database, and then execs."""
     host = Host(tmp_path)
     host.start(9)
-    for _ in range(300):
+    for _ in range(150):
         assert host.look() == []
     host.airflow = {9}
 
@@ -122,7 +122,7 @@ def test_a_number_that_is_given_again_is_somebody_new(tmp_path: Path) -> None:
 
 
 def test_processes_that_stay_cost_one_listing(tmp_path: Path) -> None:
-    """Each is looked at seven times when it is young, and then once a minute."""
+    """Each is looked at six times when it is young, and then once a minute."""
     host = Host(tmp_path)
     host.start(*range(1, 101))
     host.look()

@@ -367,3 +367,50 @@ def test_what_strangers_claim_is_not_kept() -> None:
 
     assert told(kept) == []
     assert made.attribution.labels == {}
+
+
+def test_further_roots_are_followed_and_told() -> None:
+    source = Scripted()
+    made, kept, _ = session(source)
+    made.follow([10])
+
+    assert made.live == {ProcessKey(10, 10)}
+    assert [event.pid for event in kept.events] == [10]
+
+
+def test_a_source_that_cannot_follow_a_root_is_replaced_by_one_that_can() -> None:
+    """The next one takes those who were followed, and the new one."""
+    source, below = Scripted(), Scripted("procfs")
+    made, kept, _ = session(source, below)
+    made.follow([10])
+    source.failure = SourceUnavailable("cannot see it")
+    made.follow([11])
+
+    assert made.source is below
+    assert sorted(below.there) == [10, 11]
+    assert [event.reason for event in kept.events if isinstance(event, Lost)] == [
+        "core failed: cannot see it; went on with procfs"
+    ]
+
+
+def test_a_session_goes_on_from_an_earlier_one() -> None:
+    """Who lived then and is not there any more is found dead; the label of who is stays."""
+    earlier, kept, _ = session(Scripted())
+    task = TaskRef("dag", "task", "run", -1, 1)
+    told = Title(1, START, "core", 10, 10, title="airflow task runner: dag task run 1")
+    labelled = earlier.attribution.label(told)
+    assert labelled.task is not None
+    source = Scripted()
+    source.seq, source.there = 7, [10]
+    kept, clock = Kept(), Clock()
+    made = Session(source, [kept], now_ns=clock)
+    made.resume([labelled], [ProcessKey(10, 10), ProcessKey(11, 11)])
+    made.start([Lost(0, 0, "service", reason="the service did not run")])
+    turns(made, clock, 3)
+
+    assert [event.seq for event in kept.events] == list(range(8, 8 + len(kept.events)))
+    assert made.live == {ProcessKey(10, 10)}
+    assert [e.pid for e in kept.events if isinstance(e, Observed) and e.dead] == [11]
+    shown = next(e for e in kept.events if isinstance(e, Observed) and e.pid == 10)
+    assert shown.task is not None
+    assert shown.task.dag_id == task.dag_id

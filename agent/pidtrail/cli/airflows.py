@@ -11,6 +11,8 @@ from pidtrail.redact import redact_url
 from pidtrail.roots import Roots
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pidtrail.airflow.account import Account
     from pidtrail.airflow.running import Running
     from pidtrail.runtime import Session
@@ -24,12 +26,19 @@ class Airflows:
     """
     Who is followed. `roots` are their pids, with the URL of the database that each uses.
 
-    `places` are the databases that were found, without secrets, and None, or why others were not.
+    `places` are the databases that were found, without secrets, and None, or why others were
+    not. `finder` and `now_s`, any monotonic clock, are seams for tests.
     """
 
-    def __init__(self, account: Account, finder: Roots | None = None) -> None:
+    def __init__(
+        self,
+        account: Account,
+        finder: Roots | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.account = account
         self.finder = finder if finder is not None else Roots()
+        self.now_s = now_s
         self.roots: dict[int, str | None] = {}
         self.needed: dict[str, float] = {}
         self.places: dict[str, str | None] = {}
@@ -74,7 +83,7 @@ class Airflows:
 
     def read(self) -> None:
         """Read the databases that are needed, and no others."""
-        now_s = time.monotonic()
+        now_s = self.now_s()
         self.needed.update((url, now_s) for url in self.roots.values() if url is not None)
         self.needed = {
             url: since_s for url, since_s in self.needed.items() if now_s - since_s < NEEDED_SECONDS
