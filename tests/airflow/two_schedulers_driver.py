@@ -114,7 +114,7 @@ def drivers_for(release: Release) -> Path:
     """
     folder = BUILD / f"airflow-postgres-{release.version}"
     stamp = folder / STAMP
-    with folder.with_suffix(".lock").open("w") as lock:
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.is_file() and stamp.read_text() == release.stamp():
             return folder
