@@ -41,3 +41,25 @@ def test_it_exposes_little(unit: Path) -> None:
     done = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", unit)
 
     assert done.returncode == 0, done.stdout.splitlines()[-1:]
+
+
+def test_systemd_understands_the_files_beside_the_unit(tmp_path: Path) -> None:
+    """The user is made, and the folder of the sockets is his; the unit names the same."""
+    (tmp_path / "etc").mkdir()
+    for tool, kind in (("systemd-sysusers", "sysusers.d"), ("systemd-tmpfiles", "tmpfiles.d")):
+        file = UNIT.parent / kind / "pidtrail.conf"
+        create = ["--create"] if kind == "tmpfiles.d" else []
+        done = subprocess.run(
+            [tool, f"--root={tmp_path}", *create, file],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    users = (tmp_path / "etc/passwd").read_text(encoding="utf-8")
+
+    assert users.startswith("pidtrail:")
+    assert (tmp_path / "run/pidtrail").stat().st_mode & 0o777 == 0o755
+    unit = UNIT.read_text(encoding="utf-8")
+    assert "\nUser=pidtrail\nGroup=pidtrail\n" in unit
+    assert "\nRuntimeDirectory=pidtrail\nRuntimeDirectoryMode=0755\n" in unit
