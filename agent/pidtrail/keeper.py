@@ -5,8 +5,8 @@ Rule 1: a record is committed with its batch, so a kill loses at most the last o
 Rule 2: what is not ours is never deleted: only recordings with names of segments are.
 Rule 3: one keeper for a folder, by a lock that the kernel takes back from who died.
 
-A new segment begins when the last has a sixteenth of what is allowed in size or age, so that
-is how exactly the bounds are kept. The oldest go first. A keeper that comes after another
+A new segment begins when the last has a sixteenth of what is allowed in size or age, or 16 MB,
+so that is how exactly the bounds are kept. The oldest go first. A keeper that comes after another
 one in the same boot takes over from it: the numbers, who is alive, what Airflow said last.
 """
 
@@ -31,8 +31,8 @@ from pidtrail.standing import Standing
 from pidtrail.store import Recorder, is_recording
 
 PARTS: Final = 16
-MOST_SEGMENT_BYTES: Final = 64 << 20
-"""Who takes over reads one segment, in half a second at most."""
+MOST_SEGMENT_BYTES: Final = 16 << 20
+"""Who takes over reads one segment before he attaches: 64 MB took a second."""
 TEND_NS: Final = 2_000_000_000
 TRY_AGAIN_NS: Final = 60_000_000_000
 SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
