@@ -88,14 +88,18 @@ class Airflow3(AirflowHost):
     def prepare_home(self) -> None:
         """Make folders, a migrated database, and the password of our one user."""
         super().prepare_home()
+        self.make_database()
+        passwords = self.home / _PASSWORDS
+        passwords.touch(mode=0o600)
+        passwords.write_text(json.dumps({_USER: self._password}))
+
+    def make_database(self) -> None:
+        """Make a migrated database."""
         database = self.home / "airflow.db"
         shutil.copyfile(migrated_template(self._release), database)
         # Kept in the file: readers do not wait for a writer, nor it for them.
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-        passwords = self.home / _PASSWORDS
-        passwords.touch(mode=0o600)
-        passwords.write_text(json.dumps({_USER: self._password}))
 
     def dags(self) -> set[str]:
         """Names of the DAGs that are serialized; empty while the api-server does not answer."""

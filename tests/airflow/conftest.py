@@ -104,7 +104,9 @@ def exported(recording: Path) -> list[dict[str, Any]]:
 def play(version: str, folder: Path) -> Session:
     """Trace all cases on one Airflow; explain the recording. Raises one of `FAILURES`."""
     recording = trace_driver(
-        "driver", install(version), folder, "--migrations", timeout_s=SESSION_TIMEOUT_S
+        *("driver", install(version), folder, "--migrations"),
+        timeout_s=SESSION_TIMEOUT_S,
+        on_postgres=True,
     )
     played = json.loads((folder / "result.json").read_bytes())
     (child, _) = json.loads((folder / "home/children.json").read_bytes())["popen"]

@@ -1,9 +1,9 @@
 """
 Plays all cases on one real Airflow: what `pidtrail trace` watches in these tests.
 
-    python -m tests.airflow.driver VERSION HOME RESULT [PORT]
+    python -m tests.airflow.driver VERSION HOME RESULT PORT
 
-PORT is PostgreSQL's, for 2.x. RESULT (JSON) tells who was killed by whom and
+PORT is PostgreSQL's. RESULT (JSON) tells who was killed by whom and
 how each run ended. Needs nothing of pidtrail. Status 0 when all was played and
 nothing was left running, else 1 and one line.
 """
@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from demo.airflow2 import Airflow2
-from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost
 from demo.environment import Release, say
 from demo.processes import (
@@ -33,6 +32,7 @@ from demo.processes import (
 from demo.stage import Flips, flip_affinity
 from tests.airflow import endings, venv_tools
 from tests.airflow.performance import perform
+from tests.airflow.postgres3 import Airflow3OnPostgres
 
 DAGS = Path(__file__).with_name("dags")
 RUN_ID = "test"
@@ -151,14 +151,11 @@ def play(host: AirflowHost, major: str) -> dict[str, object]:
 
 def on_stage(release: Release, ledger: Ledger, port: int | None) -> dict[str, object]:
     """Play all cases on a release."""
-    host: AirflowHost
-    if release.version.startswith("2."):
-        host = Airflow2(
-            release, ledger, DAGS, parallelism=PARALLELISM, with_triggerer=True, port=port
-        )
-    else:
-        host = Airflow3(release, ledger, DAGS, parallelism=PARALLELISM, with_triggerer=True)
-    return play(host, release.version.partition(".")[0])
+    assert port is not None
+    major = release.version.partition(".")[0]
+    stage: type[Airflow2 | Airflow3OnPostgres] = Airflow2 if major == "2" else Airflow3OnPostgres
+    host = stage(release, ledger, DAGS, port=port, parallelism=PARALLELISM, with_triggerer=True)
+    return play(host, major)
 
 
 if __name__ == "__main__":

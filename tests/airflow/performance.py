@@ -3,7 +3,7 @@ The main of a driver: what all of them do around the play itself.
 
     python -m MODULE VERSION HOME RESULT [PORT]
 
-PORT is PostgreSQL's, for 2.x. RESULT (JSON) is what the play returns. Status 0 when
+PORT is PostgreSQL's, where one is used. RESULT (JSON) is what the play returns. Status 0 when
 all was played and nothing was left running, else 1 and one line.
 """
 

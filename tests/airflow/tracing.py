@@ -66,18 +66,24 @@ def trace(
 
 
 def trace_driver(
-    module: str, release: Release, folder: Path, *options: str, timeout_s: float
+    module: str,
+    release: Release,
+    folder: Path,
+    *options: str,
+    timeout_s: float,
+    on_postgres: bool = False,
 ) -> Path:
     """
     Trace a driver of `tests.airflow` (see `performance`) with its database; return the recording.
 
     The stage's home is `home` in `folder`, what the driver tells is in `result.json`.
+    3.x plays on SQLite unless `on_postgres`, 2.x on PostgreSQL always.
     Raises `StageError`.
     """
     home = folder / "home"
     driver = [sys.executable, "-m", f"tests.airflow.{module}", release.version, str(home)]
     driver.append(str(folder / "result.json"))
-    if release.version.startswith("2."):
+    if on_postgres or release.version.startswith("2."):
         (port,) = free_ports(1)
         database = postgres_url(port)
         driver.append(str(port))

@@ -9,20 +9,13 @@ killed. Status 0 when all was played and nothing was left running, else 1 and on
 
 from __future__ import annotations
 
-import fcntl
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
-from demo import BUILD
-from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost
-from demo.environment import STAMP, InstallError, Release, airflow_environ, find_uv, say
-from demo.postgres import Postgres
+from demo.environment import Release, say
 from demo.processes import (
     Identity,
     Ledger,
@@ -36,54 +29,25 @@ from demo.witness import Note
 from tests.airflow.endings import parent_of
 from tests.airflow.held_driver import DAGS, LIMITS, TOGETHER_FOR_S
 from tests.airflow.performance import perform
+from tests.airflow.postgres3 import Airflow3OnPostgres
 
 DAG_ID = "case_reset"
 SLOTS = 14
 # The survivor has slots for all that the other one had.
 MOST_RUNS = SLOTS - 1
-DRIVERS = ("psycopg2-binary", "asyncpg")
 # Who is dead is found by its own heartbeat, before that of the tasks is missed.
 GIVING_UP = LIMITS | {"SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60"}
 
 
-class TwoSchedulers3(Airflow3):
-    """Airflow 3.x on PostgreSQL with two schedulers that give up on each other within seconds."""
+class TwoSchedulers3(Airflow3OnPostgres):
+    """Airflow 3.x with two schedulers that give up on each other within seconds."""
 
     def __init__(self, release: Release, ledger: Ledger, port: int) -> None:
-        super().__init__(release, ledger, DAGS, parallelism=SLOTS)
-        self._postgres = Postgres(ledger, port)
-        self._drivers = drivers_for(release)
-
-    @property
-    def database(self) -> str:
-        """The PostgreSQL database of this stage."""
-        return self._postgres.url
+        super().__init__(release, ledger, DAGS, port=port, parallelism=SLOTS)
 
     def version_settings(self) -> dict[str, str]:
-        """Lower the limits, and keep to few connections."""
-        few = {"DATABASE__SQL_ALCHEMY_POOL_SIZE": "10", "DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "10"}
-        return super().version_settings() | GIVING_UP | few
-
-    def environ(self) -> dict[str, str]:
-        """Add the drivers."""
-        environ = super().environ()
-        path = os.pathsep.join([environ["PYTHONPATH"], str(self._drivers)])
-        return environ | {"PYTHONPATH": path}
-
-    def prepare_home(self) -> None:
-        """Make the folders, the password of our one user, and a migrated database."""
-        super().prepare_home()
-        self._postgres.start()
-        migration = subprocess.run(
-            [str(self._release.python), str(self._release.command), "db", "migrate"],
-            env=self.environ(),
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if migration.returncode:
-            raise StageError(f"airflow db migrate failed: {migration.stderr.strip()[-400:]}")
+        """Lower the limits."""
+        return super().version_settings() | GIVING_UP
 
     def start(self) -> None:
         """Start the second scheduler too."""
@@ -104,32 +68,6 @@ class TwoSchedulers3(Airflow3):
             raise StageError("the second scheduler ended too early")
         self.ended_on_purpose(self._second)
         return second, first
-
-
-def drivers_for(release: Release) -> Path:
-    """
-    Return a folder with PostgreSQL's drivers for a release, beside its environment.
-
-    Raises `InstallError`.
-    """
-    folder = BUILD / f"airflow-postgres-{release.version}"
-    stamp = folder / STAMP
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamp.is_file() and stamp.read_text() == release.stamp():
-            return folder
-        argv = [
-            *(find_uv(), "pip", "install", "--quiet", "--no-deps", "--target", str(folder)),
-            *("--python", str(release.python), "--constraint", str(release.constraints)),
-            *DRIVERS,
-        ]
-        done = subprocess.run(
-            argv, env=airflow_environ(), capture_output=True, text=True, check=False, timeout=120
-        )
-        if done.returncode:
-            raise InstallError(f"no drivers of PostgreSQL: {done.stderr.strip()[-400:]}")
-        stamp.write_text(release.stamp())
-    return folder
 
 
 def scheduler_of(note: Note, schedulers: tuple[Identity, Identity]) -> int:
