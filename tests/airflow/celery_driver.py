@@ -1,9 +1,9 @@
 """
 Plays all cases of CeleryExecutor on one real Airflow: what `pidtrail trace` watches in its tests.
 
-    python -m tests.airflow.celery_driver VERSION HOME RESULT [PORT]
+    python -m tests.airflow.celery_driver VERSION HOME RESULT PORT
 
-PORT is PostgreSQL's, for 2.x. RESULT (JSON) tells who was killed, which process
+PORT is PostgreSQL's. RESULT (JSON) tells who was killed, which process
 was which worker, and what was seen of them. Status 0 when all was played and
 nothing was left running, else 1 and one line.
 """
@@ -19,8 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from demo.airflow2 import Airflow2
-from demo.airflow3 import Airflow3
 from demo.airflow_host import AirflowHost, free_ports
 from demo.environment import Release, say
 from demo.processes import (
@@ -38,6 +36,7 @@ from demo.witness import Note
 from pidtrail.airflow.running import airflow_roots
 from tests.airflow.glance import PIDTRAIL, glance
 from tests.airflow.performance import perform
+from tests.airflow.postgres3 import stage_on_postgres
 from tests.airflow.tracing import give_plugin
 
 DAGS = Path(__file__).with_name("celery_dags")
@@ -256,12 +255,9 @@ def stop_as_systemd_does(host: AirflowHost, worker: Piece) -> None:
 
 def on_stage(release: Release, ledger: Ledger, port: int | None) -> dict[str, object]:
     """Play all cases on a release, with a broker of its own."""
+    assert port is not None
     redis = Redis(ledger, *free_ports(1))
-    host: AirflowHost
-    if release.version.startswith("2."):
-        host = Airflow2(release, ledger, DAGS, port=port)
-    else:
-        host = Airflow3(release, ledger, DAGS)
+    host = stage_on_postgres(release)(release, ledger, DAGS, port=port)
     host.settings |= settings_of(redis.url)
     give_plugin(host.home)
     redis.start()

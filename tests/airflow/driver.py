@@ -16,7 +16,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from demo.airflow2 import Airflow2
 from demo.airflow_host import AirflowHost
 from demo.environment import Release, say
 from demo.processes import (
@@ -32,7 +31,7 @@ from demo.processes import (
 from demo.stage import Flips, flip_affinity
 from tests.airflow import endings, venv_tools
 from tests.airflow.performance import perform
-from tests.airflow.postgres3 import Airflow3OnPostgres
+from tests.airflow.postgres3 import stage_on_postgres
 
 DAGS = Path(__file__).with_name("dags")
 RUN_ID = "test"
@@ -152,10 +151,9 @@ def play(host: AirflowHost, major: str) -> dict[str, object]:
 def on_stage(release: Release, ledger: Ledger, port: int | None) -> dict[str, object]:
     """Play all cases on a release."""
     assert port is not None
-    major = release.version.partition(".")[0]
-    stage: type[Airflow2 | Airflow3OnPostgres] = Airflow2 if major == "2" else Airflow3OnPostgres
+    stage = stage_on_postgres(release)
     host = stage(release, ledger, DAGS, port=port, parallelism=PARALLELISM, with_triggerer=True)
-    return play(host, major)
+    return play(host, release.version.partition(".")[0])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import create_engine, text
 
 from demo import BUILD
+from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.environment import STAMP, InstallError, Release, airflow_environ, find_uv
 from demo.postgres import Postgres
@@ -84,6 +85,11 @@ class Airflow3OnPostgres(Airflow3):
         )
         if migration.returncode:
             raise StageError(f"airflow db migrate failed: {migration.stderr.strip()[-400:]}")
+
+
+def stage_on_postgres(release: Release) -> type[Airflow2 | Airflow3OnPostgres]:
+    """Return what puts a release on stage with a PostgreSQL server of its own."""
+    return Airflow2 if release.version.startswith("2.") else Airflow3OnPostgres
 
 
 def drivers_for(release: Release) -> Path:

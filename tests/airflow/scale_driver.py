@@ -1,9 +1,10 @@
 """
-Plays five hundred mapped task instances on Airflow 3.3.2, sixteen at a time.
+Plays five hundred mapped task instances on Airflow 3.x, sixteen at a time.
 
-    python -m tests.airflow.scale_driver HOME
+    python -m tests.airflow.scale_driver VERSION HOME RESULT PORT
 
-Status 0 when the run ended in success and nothing was left running, else 1 and one line.
+PORT is PostgreSQL's. Status 0 when the run ended in success and nothing was left running,
+else 1 and one line.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from demo.airflow3 import Airflow3
-from demo.environment import InstallError, install, say
-from demo.processes import Ledger, StageError, stop_on_signals
+from demo.airflow_host import AirflowHost
+from demo.environment import Release
+from demo.processes import Ledger, StageError
+from tests.airflow.performance import perform
+from tests.airflow.postgres3 import Airflow3OnPostgres
 
 DAGS = Path(__file__).with_name("dags_scale")
 DAG_ID, RUN_ID = "case_scale", "test"
@@ -21,7 +24,7 @@ PARALLELISM = 16
 WITHIN_S = 420
 
 
-def play(host: Airflow3) -> None:
+def play(host: AirflowHost) -> None:
     """Run it; raises `StageError` if it does not end in success."""
     host.start()
     host.wait_for_dags({DAG_ID})
@@ -31,22 +34,11 @@ def play(host: Airflow3) -> None:
         raise StageError(f"the run ended in {state}")
 
 
-def main(home: Path) -> int:
-    """Play, stop everything; status as the module says."""
-    stop_on_signals()
-    try:
-        release = install("3.3.2")
-        home.mkdir(parents=True)
-        ledger = Ledger(home)
-        try:
-            play(Airflow3(release, ledger, DAGS, parallelism=PARALLELISM))
-        finally:
-            ledger.stop_all()
-    except (StageError, InstallError) as error:
-        say(f"Airflow at scale: {error}")
-        return 1
-    return 0
+def on_stage(release: Release, ledger: Ledger, port: int | None) -> None:
+    """Play on a release."""
+    assert port is not None
+    play(Airflow3OnPostgres(release, ledger, DAGS, port=port, parallelism=PARALLELISM))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(perform(on_stage))

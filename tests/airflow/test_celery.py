@@ -113,7 +113,9 @@ def play(version: str, folder: Path) -> Session:
     """Trace all cases on one Airflow with Celery; raises one of `FAILURES`."""
     plugin = ("--airflow-plugin", str(folder / "claims.sock"))
     recording = trace_driver(
-        "celery_driver", install(version), folder, *plugin, timeout_s=SESSION_TIMEOUT_S
+        *("celery_driver", install(version), folder, *plugin),
+        timeout_s=SESSION_TIMEOUT_S,
+        on_postgres=True,
     )
     return Session(
         version,

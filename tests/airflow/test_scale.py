@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
 import pytest
 
-from demo.airflow3 import database_url, migrated_template
 from demo.environment import install
 from demo.witness import Note, read_notes
 from pidtrail.verdict.model import Verdict
 from tests.airflow.dags_scale import COUNT
-from tests.airflow.tracing import explain, trace
+from tests.airflow.tracing import explain, trace_driver
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.needs_root,
+    pytest.mark.needs_bpf,
+    pytest.mark.needs_postgres,
+    pytest.mark.timeout(900),
+]
 
 TIMEOUT_S = 600
 
@@ -30,11 +33,10 @@ class Scale(NamedTuple):
 def scale(tmp_path_factory: pytest.TempPathFactory) -> Scale:
     """Play it once, traced; a failure of the stage fails the tests with what it said."""
     folder = tmp_path_factory.mktemp("scale")
-    home = folder / "home"
-    migrated_template(install("3.3.2"))
-    driver = [sys.executable, "-m", "tests.airflow.scale_driver", str(home)]
-    recording = trace(folder, driver, "--airflow-db", database_url(home), timeout_s=TIMEOUT_S)
-    return Scale(explain(recording), read_notes(home / "notes"))
+    recording = trace_driver(
+        "scale_driver", install("3.3.2"), folder, timeout_s=TIMEOUT_S, on_postgres=True
+    )
+    return Scale(explain(recording), read_notes(folder / "home/notes"))
 
 
 def test_every_attempt_has_a_verdict_of_its_own(scale: Scale) -> None:

@@ -29,7 +29,7 @@ from demo.witness import read_notes, write_note
 SECOND = dt.timedelta(seconds=1)
 POKES = 2
 # Longer than the five seconds that a 3.3.2 supervisor may collect its runner late.
-POKE_INTERVAL_S = 9
+POKE_INTERVAL_S = 12
 # Ends a task whose driver was killed.
 HELD_AT_MOST_S = 300
 

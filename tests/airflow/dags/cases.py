@@ -38,7 +38,7 @@ POKES = 3
 # A 3.3.2 worker may collect its runner five seconds late, and then reports the poke
 # before as ended while the next is queued, which fails the task (airflow#66374). The
 # same with a deferral whose trigger fires then.
-POKE_INTERVAL_S = 9
+POKE_INTERVAL_S = 12
 
 
 def dag(name: str) -> DAG:
