@@ -14,6 +14,7 @@ descends from the runner and is an operator's child.
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -342,13 +343,19 @@ class Correlator:
 
     def add_facts(self) -> None:
         """Give each row of Airflow's history to the attempts it speaks of."""
+        # What names a DAG run speaks of no other: not each row is held against each attempt.
+        named: dict[tuple[str | None, str | None], list[TaskRun]] = defaultdict(list)
+        for run in self.runs.values():
+            named[run.task.dag_id, run.task.run_id].append(run)
+            if run.task.run_id is not None:
+                named[run.task.dag_id, None].append(run)
         for fact in self.facts:
             task = fact.task
             if task is None:
                 continue
             if task.ti_id is not None and task.dag_id is None and task.ti_id in self.names:
                 task = self.names[task.ti_id]
-            for run in self.runs.values():
+            for run in named.get((task.dag_id, task.run_id), ()):
                 if speaks_of(task, run.task):
                     run.facts.append(fact)
 

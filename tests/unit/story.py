@@ -34,6 +34,7 @@ from pidtrail.events import (
 )
 from pidtrail.verdict.engine import judge_stream
 from pidtrail.verdict.model import Report, Verdict
+from pidtrail.verdict.question import Question
 from pidtrail.wstatus import decode_wstatus
 
 STEP_NS = 10_000_000
@@ -248,7 +249,8 @@ class Story:
     ) -> Report:
         """Return what pidtrail makes of it; `pid` is asked about, `addresses` are the host's."""
         head = structs.replace(header(fidelity), addresses=addresses)
-        return judge_stream(head, self.events, problems=problems or [], pid=pid)
+        question = Question(pid=pid)
+        return judge_stream(head, self.events, problems=problems or [], question=question)
 
     def verdict(self, try_number: int | None = None) -> Verdict:
         """Return the only verdict, or that of a try."""

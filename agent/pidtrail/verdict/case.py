@@ -7,6 +7,7 @@ Nothing here concludes. Everything a rule asks for twice has a name here.
 from __future__ import annotations
 
 import signal
+from collections import defaultdict
 from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -50,7 +51,8 @@ class Scope(NamedTuple):
     What all cases of a stream share.
 
     `names` are those of this host and of its containers, `own_names` those under
-    which the numbers of our own PID namespace are recorded.
+    which the numbers of our own PID namespace are recorded. `instances` are the attempts
+    by task instance.
     """
 
     header: Header
@@ -58,6 +60,7 @@ class Scope(NamedTuple):
     ended_ns: int
     names: frozenset[str]
     own_names: frozenset[str]
+    instances: dict[tuple[object, ...], list[TaskRun]]
 
 
 def scope_of(header: Header, correlation: Correlation, ended_ns: int) -> Scope:
@@ -79,7 +82,10 @@ def scope_of(header: Header, correlation: Correlation, ended_ns: int) -> Scope:
                 names.add(short(report.hostname))
             if any(report.recorded_pid == node.key.pid for node in nodes):
                 own_names.add(short(report.hostname))
-    return Scope(header, correlation, ended_ns, frozenset(names), frozenset(own_names))
+    instances: dict[tuple[object, ...], list[TaskRun]] = defaultdict(list)
+    for run in correlation.runs:
+        instances[run.instance].append(run)
+    return Scope(header, correlation, ended_ns, frozenset(names), frozenset(own_names), instances)
 
 
 class Case:
@@ -98,10 +104,8 @@ class Case:
         # What ran in the very same process (`airflow dags test`) supersedes nothing.
         self.siblings = [
             r
-            for r in scope.correlation.runs
-            if r is not run
-            and r.instance == run.instance
-            and own.isdisjoint(member.node.key for member in r.runners)
+            for r in scope.instances.get(run.instance, ())
+            if r is not run and own.isdisjoint(member.node.key for member in r.runners)
         ]
 
     @cached_property

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from pidtrail.clock import rfc3339, wall_ns
 from pidtrail.correlate import Correlation, correlate, gather
-from pidtrail.events import Event, Header
+from pidtrail.events import Event, Header, ProcessKey
 from pidtrail.members import Member
 from pidtrail.node import Node
 from pidtrail.taskrun import TaskRun
@@ -28,30 +28,36 @@ from pidtrail.verdict.model import (
     Verdict,
     Who,
 )
+from pidtrail.verdict.question import Question
 from pidtrail.verdict.rules import RULES
 from pidtrail.verdict.sudo import refusal_by_sudo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+ALL: Final = Question()
 STRENGTH: Final[tuple[Confidence, ...]] = ("weak", "strong", "proved")
 
 
 def judge_stream(
-    header: Header, events: Iterable[Event], *, problems: list[str], pid: int | None = None
+    header: Header,
+    events: Iterable[Event],
+    *,
+    problems: list[str],
+    question: Question = ALL,
 ) -> Report:
     """
-    Return the verdict of every task instance attempt in a stream.
+    Return the verdict of every task instance attempt in a stream that is asked about.
 
     `problems` are one-line facts about what could not be read; each verdict
-    carries those that bear on it. `pid` is the number that somebody asks about: the
-    attempt that it was a child of is told as `descendant-observed`.
+    carries those that bear on it. Where the question has a number, the attempt that it was
+    a child of is told as `descendant-observed`.
     """
     tree, reports, facts, first_ns, last_ns = gather(events)
     first_ns = header.began_ns or first_ns
     known = [header.airflow_problem] if header.airflow_problem else []
     judge = Judge(header, correlate(tree, reports, facts), first_ns, last_ns, known + problems)
-    judge.pid = pid
+    judge.question = question
     return judge.report()
 
 
@@ -72,6 +78,7 @@ def joined(reports: Sequence[Report]) -> Report:
         ],
         unknowns=list(dict.fromkeys(line for report in reports for line in report.unknowns)),
         abandoned=[one for report in reports for one in report.abandoned],
+        left_out=sum(report.left_out or 0 for report in reports) or UNSET,
     )
 
 
@@ -92,7 +99,8 @@ class Judge:
         self.first_ns, self.last_ns = first_ns, last_ns
         self.scope = scope_of(header, correlation, last_ns)
         self.problems = problems
-        self.pid: int | None = None
+        self.question = ALL
+        self.comms: dict[ProcessKey, str | None] = {}
         by_start: dict[int, list[Node]] = defaultdict(list)
         for node in self.tree.nodes.values():
             if node.start_ns is not None:
@@ -100,15 +108,18 @@ class Judge:
         self.by_start = by_start
 
     def report(self) -> Report:
-        """Return the verdicts of all attempts that took place in the observed span."""
+        """Return the verdicts of the attempts asked about that took place in the observed span."""
+        runs = [run for run in self.correlation.runs if self.took_place(run)]
+        meant = [run for run in runs if self.question.means(run)]
         return Report(
-            [self.verdict(run) for run in self.correlation.runs if self.took_place(run)],
+            [self.verdict(run) for run in meant],
             host=self.header.host,
             boot_id=self.header.boot_id,
             source=self.header.source,
             unknowns=list(self.problems),
             abandoned=abandoned(self.correlation, self.wall),
             pid_ns=self.header.pid_ns,
+            left_out=len(runs) - len(meant) or UNSET,
         )
 
     def took_place(self, run: TaskRun) -> bool:
@@ -132,7 +143,8 @@ class Judge:
     def verdict(self, run: TaskRun) -> Verdict:
         """Return the judgement of one attempt."""
         case = Case(run, self.scope)
-        finding = None if self.pid is None else descendant_asked(case, self.pid)
+        pid = self.question.pid
+        finding = None if pid is None else descendant_asked(case, pid)
         if finding is None:
             finding = next(found for rule in RULES if (found := rule(case)) is not None)
         unknowns = [*finding.unknowns, *self.gaps(run)]
@@ -275,7 +287,11 @@ class Judge:
 
     def who(self, node: Node, case: Case, ts_boot_ns: int | None) -> Who:
         """Return a process in short, with its role at an instant."""
-        return Who(node.key.pid, node.key.start_ticks, str(case.role(node, ts_boot_ns)), node.comm)
+        key, role = node.key, str(case.role(node, ts_boot_ns))
+        if key not in self.comms:
+            # An ancestor is that of a hundred children.
+            self.comms[key] = node.comm
+        return Who(key.pid, key.start_ticks, role, self.comms[key])
 
     def wall(self, ts_boot_ns: int | None) -> str | None:
         """Return an instant as RFC 3339, None stays None."""

@@ -140,6 +140,7 @@ class Report(msgspec.Struct, frozen=True):
     All verdicts of a stream, as `explain --json` prints them.
 
     `pid_ns` is the inode of the PID namespace whose numbers each `pid` of a process is.
+    `left_out` is how many verdicts there are besides, of attempts that nobody asked about.
     """
 
     verdicts: list[Verdict]
@@ -150,3 +151,4 @@ class Report(msgspec.Struct, frozen=True):
     unknowns: list[str] = []
     abandoned: list[Abandoned] = []
     pid_ns: int | None = None
+    left_out: int | UnsetType = UNSET
