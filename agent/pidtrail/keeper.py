@@ -111,7 +111,7 @@ class Keeper:
             self.number = number
             if not is_ours(path):
                 continue
-            if path.with_name(f"{path.name}-wal").exists() and not finished(path):
+            if any(Path(f"{path}{left}").exists() for left in SUFFIXES[1:]) and not finished(path):
                 self.unfinished.append(path)
             with contextlib.suppress(OSError):
                 self.closed.append(Closed(path, size_of(path), path.stat().st_mtime))
@@ -264,7 +264,7 @@ def delete(path: Path) -> None:
 
 def finished(path: Path) -> bool:
     """
-    Make one file of a segment and its WAL; return whether that is done, or will never be.
+    Make one file of a segment and what is beside it; return whether that is done, or never will be.
 
     It keeps the time at which it was written last: that is its age. Who reads it prevents it.
     """
@@ -284,4 +284,8 @@ def finished(path: Path) -> bool:
         return True
     with contextlib.suppress(OSError):
         os.utime(path, (written, written))
+    with contextlib.suppress(OSError):
+        # SQLite took back what it said was begun, and leaves one without a word in it
+        # (sqlite3 pager.c hasHotJournal): its writer died before the first.
+        Path(f"{path}-journal").unlink()
     return True

@@ -450,6 +450,23 @@ def test_a_kill_loses_at_most_the_batch_that_was_being_written(
     assert read(tmp_path) == events
 
 
+def test_a_journal_without_a_word_goes_when_the_next_keeper_comes(tmp_path: Path) -> None:
+    """What a keeper leaves that is killed between making SQLite's journal and writing it."""
+    kept = keeper(tmp_path)
+    kept.write(births(1, 10))
+    kept.close()
+    ((_, path),) = numbered(tmp_path)
+    journal = path.with_name(f"{path.name}-journal")
+    journal.touch()
+    assert read(tmp_path) == births(1, 10)
+    assert journal.exists()
+
+    keeper(tmp_path).close()
+
+    assert not journal.exists()
+    assert read(tmp_path) == births(1, 10)
+
+
 def test_a_history_is_readable_while_another_process_writes_and_deletes(tmp_path: Path) -> None:
     """Each time in order and without a hole, up to at least what was there at the beginning."""
     with in_another_process(WRITE_FOR_EVER, tmp_path) as writer:
