@@ -39,6 +39,8 @@ exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -eu -c '
 DefaultDependencies=no
 [Service]
 StandardError=append:/run/log
+# PrivateTmp would hide a checkout below /tmp.
+BindReadOnlyPaths=$CHECKOUT
 WatchdogSec=10
 TimeoutAbortSec=1
 UNIT
