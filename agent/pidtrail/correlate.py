@@ -14,6 +14,7 @@ descends from the runner and is an operator's child.
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
@@ -213,13 +214,10 @@ class Correlator:
 
     def busy_at(self, key: ProcessKey, ts_boot_ns: int) -> Claim | None:
         """Return what a process last said of its role before an instant, None if nothing."""
-        last = None
-        for claim in self.claims.get(key, ()):
-            if claim.ts_boot_ns > ts_boot_ns:
-                break
-            if claim.by in {"title", "argv"}:
-                last = claim
-        return last
+        claims = self.claims.get(key, ())
+        until = bisect_right(claims, ts_boot_ns, key=lambda claim: claim.ts_boot_ns)
+        said = (claims[at] for at in range(until - 1, -1, -1))
+        return next((claim for claim in said if claim.by in {"title", "argv"}), None)
 
     def resolved(self, node: Node, own: list[Claim]) -> TaskRef:
         """
@@ -249,12 +247,17 @@ class Correlator:
         """Return what a parent claimed while it worked for this child."""
         if child.fork is None or child.birth_parent is None:
             return []
-        claims = self.claims.get(child.birth_parent, ())
-        titles = [c.ts_boot_ns for c in claims if c.by == "title"]
-        born = child.fork.ts_boot_ns
-        start = max((ts for ts in titles if ts <= born), default=0)
-        end = min((ts for ts in titles if ts > born), default=sys.maxsize)
-        return [claim for claim in claims if start <= claim.ts_boot_ns < end]
+        claims = self.claims.get(child.birth_parent, [])
+        first = last = bisect_right(claims, child.fork.ts_boot_ns, key=lambda c: c.ts_boot_ns)
+        while last < len(claims) and claims[last].by != "title":
+            last += 1
+        while first > 0 and claims[first - 1].by != "title":
+            first -= 1
+        # With that title itself, and what was claimed in its very moment.
+        start = claims[first - 1].ts_boot_ns if first > 0 else 0
+        first = bisect_left(claims, start, key=lambda claim: claim.ts_boot_ns)
+        end = claims[last].ts_boot_ns if last < len(claims) else sys.maxsize
+        return [claim for claim in claims[first:last] if claim.ts_boot_ns < end]
 
     def run_of(self, task: TaskRef) -> TaskRun:
         """Return the attempt that a reference means, made if it is new."""

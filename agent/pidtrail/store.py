@@ -195,6 +195,7 @@ def is_recording(path: Path) -> bool:
 class Batch(NamedTuple):
     """A row: `body` is a JSON array; `plain`, that its writer knew all fields in it."""
 
+    first_seq: int
     last_seq: int
     plain: bool
     body: bytes
@@ -279,16 +280,35 @@ class Recording:
         Raises RecordingError at the place where the file is damaged; what was
         yielded before is sound.
         """
+        for _, events in self.parts():
+            yield from events
+
+    def parts(self) -> Iterator[tuple[int, list[Event]]]:
+        """Yield the events batch by batch, each with its name for `part`. Raises as `events`."""
         last = 0
-        own_version = self.header.version == __version__
         for batch in self.batches():
             try:
-                yield from codec.decode_batch(batch.body, plain=batch.plain and own_version)
+                yield batch.first_seq, self.decoded(batch)
             except RecordingError as error:
                 raise RecordingError(
                     f"{self.path} is damaged after event {last}: {error}"
                 ) from error
             last = batch.last_seq
+
+    def part(self, first_seq: int) -> list[Event]:
+        """Return the events of a batch that was read before. Raises RecordingError."""
+        try:
+            row = self.db.execute(NEXT, (first_seq - 1,)).fetchone()
+        except sqlite3.Error as error:
+            raise RecordingError(f"{self.path} is damaged: {error}") from error
+        if row is None or row[0] != first_seq:
+            raise RecordingError(f"{self.path} has lost event {first_seq} meanwhile")
+        return self.decoded(Batch(*row))
+
+    def decoded(self, batch: Batch) -> list[Event]:
+        """Return the events of a batch. Raises RecordingError."""
+        own_version = self.header.version == __version__
+        return codec.decode_batch(batch.body, plain=bool(batch.plain) and own_version)
 
     def batches(self) -> Iterator[Batch]:
         """
@@ -304,7 +324,7 @@ class Recording:
                 # Of a page that is cut in two, the missing half reads as zeros.
                 if body is None:
                     raise sqlite3.DatabaseError("a row is empty")
-                yield Batch(last_seq, bool(plain), body)
+                yield Batch(first, last_seq, bool(plain), body)
                 last = last_seq
         except sqlite3.Error as error:
             raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error

@@ -16,11 +16,12 @@ from pidtrail.verdict.engine import Judge
 from pidtrail.verdict.model import Verdict
 from pidtrail.verdict.question import Question
 from tests.unit.example_stories import EXAMPLES
-from tests.unit.story import SECOND, Airflow3, ref, uuid
+from tests.unit.story import LOG, SECOND, Airflow3, ref, uuid
 
 NUMBERS = {"pid", "ppid", "sender_pid", "recorded_pid", "creator_pid"}
 TICKS = {"start_ticks", "parent_start_ticks", "sender_start_ticks"}
 TIMES = {"ts_boot_ns", "start_ns", "from_ns", "to_ns"}
+RAW = ("/usr/bin/airflow", "tasks", "run", "sales", "load", "manual__1", "--job-id", "5", "--raw")
 OWN = 1000
 """Numbers below are those of the host's first processes."""
 
@@ -39,10 +40,46 @@ def stormy() -> list[Event]:
     return story.report(ref(1, uuid(1)), "failed", "runner").idle("worker").events
 
 
+def talkative() -> list[Event]:
+    """Return a run below which others call themselves what they like, and run tasks of theirs."""
+    story = Airflow3().run("worker", "runner", ref(1, uuid(1)))
+    story.fork("runner", "shell").exec("shell", "/bin/sh", "-c", "airflow tasks run …")
+    story.fork("shell", "quiet").fork("quiet", "tool").fork("tool", "early")
+    words = ("airflow", "tasks", "run", "sales", "other", "manual__1", "--local")
+    story.exec("tool", "/usr/bin/python3", f"/usr/bin/{words[0]}", *words[1:])
+    story.fork("tool", "silent").fork("silent", "below").exit("below").signal(9, "silent", "shell")
+    story.exit("silent", 9).fork("tool", "named")
+    story.title("named", "airflow task runner: sales other manual__1 77").fork("named", "leaf")
+    story.fork("runner", "copy").log("copy", LOG.format(1)).tell("copy", ref(2, uuid(2)))
+    story.fork("copy", "copied").title("copied", f"airflow worker -- {uuid(3)}")
+    story.report(structs.replace(ref(1, uuid(3)), task_id="third"), "running", "copied")
+    story.report(structs.replace(ref(1), task_id="other"), "running", "named")
+    story.signal(15, "worker", "leaf").exit("leaf").exit("named").exit("runner", 15)
+    return story.report(ref(1, uuid(1)), "failed", "early").events
+
+
+def fickle() -> list[Event]:
+    """Return a process that runs a task, then supervises one, then becomes sudo for another."""
+    story = Airflow3().run("worker", "runner", ref(1, uuid(1))).fork("runner", "first")
+    story.title("runner", f"airflow worker -- LocalExecutor: {uuid(2)}").fork("runner", "second")
+    story.fork("first", "grandchild").exit("first").title(
+        "runner", f"airflow supervisor: {uuid(3)}"
+    )
+    story.fork("runner", "third").fork("third", "deep").exit("third", 9)
+    story.exec("runner", "/usr/bin/sudo", "-u", "etl", *RAW).fork("runner", "python")
+    story.exec("python", "/usr/bin/python3", *RAW).fork("python", "end").exit("python")
+    story.report(ref(2, uuid(2)), "running", "second").report(ref(1, uuid(3)), "running", "third")
+    return story.exit("second").exit("runner").reap("runner", 1).events
+
+
 STORIES: dict[str, Callable[[], list[Event]]] = {
     **{code: lambda code=code: EXAMPLES[code]()[0].events for code in EXAMPLES},  # type: ignore[misc]
     "stormy": stormy,
+    "talkative": talkative,
+    "fickle": fickle,
 }
+
+OF_CHILDREN = ["stormy", "talkative", "fickle"]
 
 
 def elsewhere(events: list[Event], number: int, chance: Random) -> list[Event]:
@@ -73,7 +110,7 @@ def elsewhere(events: list[Event], number: int, chance: Random) -> list[Event]:
 
 def crowd(chance: Random, count: int = 6) -> list[Event]:
     """Return so many stories at once, by time and numbered anew."""
-    names = sorted(STORIES)
+    names = [*sorted(STORIES), *3 * OF_CHILDREN]
     found: list[Event] = []
     for number in range(count):
         found += elsewhere(STORIES[chance.choice(names)](), number, chance)

@@ -9,10 +9,14 @@ from typing import Final
 import click
 
 from pidtrail.cli.logs import log
+from pidtrail.correlate import Gathered
+from pidtrail.errors import RecordingError
 from pidtrail.events import Event, Header
 from pidtrail.service.client import Answer
 from pidtrail.service.protocol import SOCKET, SOCKET_VARIABLE, Request
 from pidtrail.sources.replay import Replay
+from pidtrail.verdict.question import Question
+from pidtrail.verdict.selection import Selection
 
 socket_option: Final = click.option(
     "--socket",
@@ -56,6 +60,30 @@ class Stream:
         for header, events in self.answer.boots():
             yield header, self.of_service(events, self.answer)
         self.take_problems(self.answer)
+
+    def selected(self, question: Question) -> tuple[Header, Gathered] | None:
+        """
+        Return what a question needs of a FILE, in a fraction of the time and memory.
+
+        None if it needs everything, or FILE cannot be read twice: then nothing was done.
+        """
+        if self.answer is not None or self.replay.recording is None or question.is_open:
+            return None
+        selection = Selection(question, self.replay.part)
+        for name, events in self.replay.parts():
+            selection.take(name, events)
+        try:
+            found = selection.gathered()
+        except RecordingError:
+            # Who reads it whole says what is wrong with it.
+            found = None
+        if found is None:
+            return None
+        self.ended_ns = found.last_ns + self.replay.header.wall_offset_ns
+        self.replay.close()
+        if self.replay.problem is not None:
+            self.say(self.replay.problem)
+        return self.replay.header, found
 
     def of_service(self, events: Iterator[Event], answer: Answer) -> Iterator[Event]:
         """Yield the events of a boot."""

@@ -204,7 +204,9 @@ class Server:
                 if events:
                     plain = codec.is_plain(events)
                     body = codec.encode_batch(events, plain=plain)
-                    connection.sendall(batch_lines(Batch(events[-1].seq, plain, body)))
+                    connection.sendall(
+                        batch_lines(Batch(events[0].seq, events[-1].seq, plain, body))
+                    )
                 elif hangup.poll(0):
                     return
         connection.sendall(line(End()))

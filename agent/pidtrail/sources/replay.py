@@ -67,6 +67,21 @@ class Replay:
         finally:
             self.close()
 
+    def parts(self) -> Iterator[tuple[int, list[Event]]]:
+        """
+        Yield the events of a recording batch by batch, each with its name for `part`.
+
+        As `events`, but it stays open.
+        """
+        try:
+            yield from self.recording.parts() if self.recording else ()
+        except RecordingError as error:
+            self.problem = str(error)
+
+    def part(self, name: int) -> list[Event]:
+        """Return a batch of a recording once more. Raises RecordingError."""
+        return self.recording.part(name) if self.recording else []
+
     def lines(self) -> Iterator[Event]:
         """Yield the events of a JSONL stream."""
         for number, line in enumerate(self.file, start=2):

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from pidtrail.clock import rfc3339, wall_ns
-from pidtrail.correlate import Correlation, correlate, gather
+from pidtrail.correlate import Correlation, Gathered, correlate, gather
 from pidtrail.events import Event, Header, ProcessKey
 from pidtrail.members import Member
 from pidtrail.node import Node
@@ -53,7 +53,14 @@ def judge_stream(
     carries those that bear on it. Where the question has a number, the attempt that it was
     a child of is told as `descendant-observed`.
     """
-    tree, reports, facts, first_ns, last_ns = gather(events)
+    return judge_gathered(header, gather(events), problems=problems, question=question)
+
+
+def judge_gathered(
+    header: Header, gathered: Gathered, *, problems: list[str], question: Question = ALL
+) -> Report:
+    """Return the verdicts of a stream that was taken apart; see `judge_stream`."""
+    tree, reports, facts, first_ns, last_ns = gathered
     first_ns = header.began_ns or first_ns
     known = [header.airflow_problem] if header.airflow_problem else []
     judge = Judge(header, correlate(tree, reports, facts), first_ns, last_ns, known + problems)
@@ -117,7 +124,8 @@ class Judge:
             boot_id=self.header.boot_id,
             source=self.header.source,
             unknowns=list(self.problems),
-            abandoned=abandoned(self.correlation, self.wall),
+            # That is about no attempt, and some were asked for.
+            abandoned=abandoned(self.correlation, self.wall) if self.question.is_open else [],
             pid_ns=self.header.pid_ns,
             left_out=len(runs) - len(meant) or UNSET,
         )

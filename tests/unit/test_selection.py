@@ -1,0 +1,67 @@
+"""What is left out of a long stream for a question changes no word of the answer."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pidtrail.events import Event, Lost
+from pidtrail.verdict.engine import judge_gathered, judge_stream
+from pidtrail.verdict.model import Report
+from pidtrail.verdict.question import Question
+from pidtrail.verdict.selection import Selection
+from tests.unit.crowd import crowd, questions, stormy
+from tests.unit.story import FULL, SECOND, header
+from tests.unit.test_histories import SPOILED
+
+CHANCE = st.randoms(use_true_random=False)
+
+
+def selected(events: list[Event], question: Question, size: int) -> tuple[Selection, Report | None]:
+    """Return what is judged of batches of so many records, None if that needs all."""
+    parts = [events[at : at + size] for at in range(0, len(events), size)]
+    selection = Selection(question, parts.__getitem__)
+    for number, part in enumerate(parts):
+        selection.take(number, part)
+    gathered = selection.gathered()
+    if gathered is None:
+        return selection, None
+    head = header(FULL)
+    return selection, judge_gathered(head, gathered, problems=[], question=question)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    CHANCE,
+    st.sampled_from([1, 3, 20]),
+    st.sampled_from([None, "shuffled", "lossy", *SPOILED]),
+)
+def test_the_answer_is_that_of_everything(chance: Random, size: int, way: object) -> None:
+    """About each task instance and number, whatever the order, and whatever is missing."""
+    events = crowd(chance)
+    if way == "shuffled":
+        events = chance.sample(events, len(events))
+    elif way == "lossy":
+        at = chance.choice(events)
+        lost = Lost(at.seq, at.ts_boot_ns, "core", from_ns=at.ts_boot_ns - SECOND, reason="full")
+        events = [*events, lost]
+    elif callable(way):
+        events = way(events, chance) or events
+    events = events + chance.choices(events, k=3)
+    asked = questions(events)
+    for question in chance.sample(asked, min(10, len(asked))):
+        _, report = selected(events, question, size)
+
+        if report is not None:
+            assert report == judge_stream(header(FULL), events, problems=[], question=question)
+
+
+def test_the_bulk_of_others_is_left_out() -> None:
+    """Else nothing would be gained."""
+    events = stormy()
+    selection, report = selected(events, Question("another"), 1)
+
+    assert report is not None
+    assert len(selection.tree.nodes) == 3
