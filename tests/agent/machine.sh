@@ -23,12 +23,10 @@ exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -eu -c '
     printf "#!/bin/sh\nexec %s/.venv/bin/pidtrail \"\$@\"\n" "$CHECKOUT" >opt/pidtrail/bin/pidtrail
     chmod 755 opt/pidtrail/bin/pidtrail
 
-    # As the README says.
-    cp "$CHECKOUT/systemd/pidtrail.service" etc/systemd/system/
-    mkdir -p etc/sysusers.d etc/tmpfiles.d
-    cp "$CHECKOUT/systemd/sysusers.d/pidtrail.conf" etc/sysusers.d/
-    cp "$CHECKOUT/systemd/tmpfiles.d/pidtrail.conf" etc/tmpfiles.d/
-    install -D -m 0644 "$CHECKOUT/systemd/pidtrail.toml" etc/pidtrail/pidtrail.toml
+    # In the words of the README, on a host that has no such folder yet, as Debian 12.
+    rm -rf etc/sysusers.d
+    grep "^install -D -m 0644 -t /etc/" "$CHECKOUT/README.md" >run/install
+    chroot . sh -eu -c "cd $CHECKOUT && . /run/install"
     chroot . systemd-sysusers pidtrail.conf
     chroot . systemd-tmpfiles --create pidtrail.conf
 
