@@ -9,6 +9,7 @@ passes the environment on. Neither is lost when a parent dies.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ MARK_VARIABLE = "PIDTRAIL_STAGE"
 STATES = BUILD / "stages"
 
 _POLL_S = 0.1
+# PROC_PID_INIT_INO (include/linux/proc_ns.h): /proc/self/ns/pid of the host.
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 _ZOMBIE_STATES = ("Z", "X")
 
 _T = TypeVar("_T")
@@ -150,9 +153,14 @@ class Ledger:
         self.home = home
         self._pieces: list[Piece] = []
         self._folders = [home]
-        self._driver = own_identity()
-        self._state = STATES / "{}-{}.json".format(*self._driver)
-        self.mark = f"{self._driver.pid}-{time.time_ns()}"
+        self.mark = f"{os.getpid()}-{time.time_ns()}"
+        STATES.mkdir(parents=True, exist_ok=True)
+        self._state = STATES / f"{self.mark}.json"
+        # Not by its number is a driver known to live: another stage may be in another PID
+        # namespace, and a lock is the same in all. No part inherits it.
+        self._lock = _lock_of(self._state)
+        if self._lock is None:
+            raise StageError(f"{self._state} is in use")
         self._remember()
 
     def spawn(
@@ -228,17 +236,18 @@ class Ledger:
                     piece.popen.wait()
         _end_all(self._folders, self.mark)
         _remove(self._folders[1:])
-        self._state.unlink(missing_ok=True)
+        if self._lock is not None:
+            _forget_state(self._state, self._lock)
+            self._lock = None
 
     def _remember(self) -> None:
         content = {
             "boot_id": _boot_id(),
-            "driver": self._driver,
+            "pid_ns": _pid_namespace(),
             "folders": [str(folder) for folder in self._folders],
             "mark": self.mark,
             "processes": [piece.process for piece in self._pieces],
         }
-        STATES.mkdir(parents=True, exist_ok=True)
         unfinished = self._state.with_suffix(".part")
         unfinished.write_text(json.dumps(content))
         unfinished.replace(self._state)
@@ -247,19 +256,43 @@ class Ledger:
 def clear_leftovers() -> None:
     """End what drivers that were killed have left, as their files tell."""
     for state in STATES.glob("*.json"):
+        lock = _lock_of(state)
+        if lock is None:
+            continue
         try:
             left = json.loads(state.read_text())
         except FileNotFoundError:
-            continue  # another driver has just ended, and removed its own
-        folders = [Path(folder) for folder in left["folders"]]
-        if left["boot_id"] == _boot_id():
-            if is_alive(Identity(*left["driver"])):
-                continue
-            for pid, start_ticks in left["processes"]:
-                send_signal(Identity(pid, start_ticks), signal.SIGKILL)
-            _end_all(folders, left["mark"])
-        _remove(folders[1:])
-        state.unlink(missing_ok=True)
+            pass  # another driver has just ended, and removed its own
+        else:
+            own = _pid_namespace()
+            if own not in (left["pid_ns"], _INITIAL_PID_NAMESPACE):
+                os.close(lock)
+                continue  # from here its processes cannot be seen, let alone ended
+            folders = [Path(folder) for folder in left["folders"]]
+            if left["boot_id"] == _boot_id():
+                if left["pid_ns"] == own:
+                    for pid, start_ticks in left["processes"]:
+                        send_signal(Identity(pid, start_ticks), signal.SIGKILL)
+                _end_all(folders, left["mark"])
+            _remove(folders[1:])
+        _forget_state(state, lock)
+
+
+def _lock_of(state: Path) -> int | None:
+    """Return a descriptor with the lock on the file of a driver; None if that lives."""
+    lock = os.open(state.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _forget_state(state: Path, lock: int) -> None:
+    state.unlink(missing_ok=True)
+    state.with_suffix(".lock").unlink(missing_ok=True)
+    os.close(lock)
 
 
 def stop_on_signals() -> None:
@@ -300,6 +333,10 @@ def _belongs(pid: int, folders: list[Path], mark: str) -> bool:
     except OSError:
         return False
     return folder in folders or f"{MARK_VARIABLE}={mark}".encode() in environ.split(b"\0")
+
+
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def _boot_id() -> str:

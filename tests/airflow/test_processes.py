@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -115,6 +116,34 @@ def test_stage_of_a_living_driver_is_left_alone(
     driver.kill()
     driver.wait()
     clear_leftovers()
+
+
+@pytest.mark.needs_root
+def test_stage_in_another_pid_namespace_is_left_alone(
+    driver: subprocess.Popen[bytes], home: Path, states: Path
+) -> None:
+    """Seen from in there its driver's number is nobody's, or somebody else's; it may live."""
+    other = child_of_part(home)
+    folder = home / "folder-of-it"
+    folder.mkdir()
+    (state,) = states.glob("*.json")
+    told = json.loads(state.read_text())
+    state.write_text(json.dumps(told | {"folders": [*told["folders"], str(folder)]}))
+    clear = "import sys, pathlib; from demo import processes"
+    clear += "; processes.STATES = pathlib.Path(sys.argv[1]); processes.clear_leftovers()"
+    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
+
+    subprocess.run([*inside, "-c", clear, str(states)], cwd=ROOT, check=True)
+
+    assert folder.exists()
+    assert is_alive(other)
+    driver.kill()
+    driver.wait()
+    subprocess.run([*inside, "-c", clear, str(states)], cwd=ROOT, check=True)
+    assert folder.exists()
+    clear_leftovers()
+    assert not folder.exists()
+    assert not is_alive(other)
 
 
 def test_number_given_to_another_process_is_not_signalled() -> None:
