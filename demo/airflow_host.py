@@ -57,6 +57,9 @@ class AirflowHost(ABC):
         self.home = ledger.home
         self.notes_folder = self.home / "notes"
         self.settings: dict[str, str] = {}
+        # Tasks that are killed leave files behind, as does 2.x's run_as_user: these go with us.
+        self._scratch = ledger.make_folder("airflow")
+        self._scratch.chmod(0o1777)
         self._release = release
         self._ledger = ledger
         self._dags = dags
@@ -130,6 +133,7 @@ class AirflowHost(ABC):
             "AIRFLOW_HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
             FOLDER_VARIABLE: str(self.notes_folder),
+            "TMPDIR": str(self._scratch),
         }
         # Airflow's http clients would ask a proxy of the user's shell for 127.0.0.1.
         inherited = {
