@@ -2,7 +2,8 @@
 What it costs to ask the service about a long history: `python -m benchmarks.asking [EVENTS]`.
 
 Writes a history of so many records (default 1,000,000), serves it from a process that writes on
-meanwhile, as a busy capture does, and asks: the bytes alone, `explain`, and `explain --since`.
+meanwhile, as a busy capture does, and asks: the bytes alone, `explain --since`, `explain --run` and
+`explain`.
 Prints one JSON document: how long each took, the CPU time of the service for it beside what the
 writing took, and by how much its longest turn came late, with and without an asker.
 """
@@ -187,6 +188,11 @@ def rest() -> int:
     return 0
 
 
+def children_peak_kib() -> int:
+    """Return the greatest of those who were waited for, which the service is not yet."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+
 def measure(place: Path, events: int) -> dict[str, Any]:
     """Return all figures."""
     written = write(place / "history", events)
@@ -198,10 +204,11 @@ def measure(place: Path, events: int) -> dict[str, Any]:
             "bytes_on_disk": sum(one.stat().st_size for one in (place / "history").iterdir()),
             "nobody asks": service.during(rest),
             "bytes alone": service.during(lambda: bytes_alone(path)),
-            "explain": service.during(lambda: explained(path)),
             "explain --since": service.during(lambda: explained(path, "--since", "10s")),
-            # Of those who were waited for, which the service is not yet.
-            "asker_peak_kib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
+            "explain --run": service.during(lambda: explained(path, "--run", "run50")),
+            "asker_of_a_run_peak_kib": children_peak_kib(),
+            "explain": service.during(lambda: explained(path)),
+            "asker_peak_kib": children_peak_kib(),
         }
     finally:
         service.close()

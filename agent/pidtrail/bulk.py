@@ -18,6 +18,7 @@ from pidtrail.airflow.facts import Role
 from pidtrail.attribution import facts_of
 from pidtrail.events import Event, Exec, Exit, Fork, Migrate, Observed, Oom, Reap, Signal, Title
 
+SPEAKING: Final = frozenset({Title, Exec, Observed})
 SILENT: Final = frozenset({Exit, Reap, Signal, Oom, Migrate})
 """What tells of a process, and nothing that it shows of itself."""
 
@@ -42,11 +43,12 @@ class Bulk:
         if isinstance(event, Fork):
             return self.is_born_inside(event, pid, ticks)
         known = self.inside.get(pid) == ticks
-        if isinstance(event, Title | Exec | Observed):
-            return self.listen(event, pid, ticks, known=known)
-        if known and type(event) is Reap:
+        kind = type(event)
+        if kind in SPEAKING:
+            return self.listen(event, pid, ticks, known=known)  # type: ignore[arg-type]
+        if known and kind is Reap:
             del self.inside[pid]
-        return known and type(event) in SILENT
+        return known and kind in SILENT
 
     def is_born_inside(self, event: Fork, pid: int, ticks: int) -> bool:
         """Take in a birth; return whether it is below a runner."""

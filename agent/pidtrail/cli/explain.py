@@ -24,7 +24,7 @@ from pidtrail.reports.terminal import may_colour, painted
 from pidtrail.reports.text import print_report
 from pidtrail.service.client import NoService
 from pidtrail.service.protocol import Request
-from pidtrail.verdict.engine import joined, judge_gathered, judge_stream
+from pidtrail.verdict.engine import joined, judge_gathered
 from pidtrail.verdict.meaning import meaning
 from pidtrail.verdict.model import Report, Verdict
 from pidtrail.verdict.question import Question
@@ -108,7 +108,12 @@ def explain(
         answer(line.told(read or [], None), as_json=as_json)
         return
     with no_collection():
-        report = joined(list(judged(stream, question)))
+        report = joined(
+            [
+                judge_gathered(header, gathered, problems=stream.problems, question=question)
+                for header, gathered in stream.gathered(question)
+            ]
+        )
     if span_ns is not None:
         since_ns = stream.ended_ns - span_ns
     found = report.verdicts
@@ -146,17 +151,6 @@ def opened(
         if not isinstance(error, NoService):
             log.warning(str(error))
         return None
-
-
-def judged(stream: Stream, question: Question) -> Iterator[Report]:
-    """Yield the report on each boot of a stream."""
-    selected = stream.selected(question)
-    if selected is not None:
-        header, gathered = selected
-        yield judge_gathered(header, gathered, problems=stream.problems, question=question)
-        return
-    for header, events in stream.boots():
-        yield judge_stream(header, events, problems=stream.problems, question=question)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """
 What a question needs of a long stream: everything but the bulk of other attempts.
 
-Rule 1: the answer is that of the whole stream, to the letter. Where that cannot be had,
-        nothing is selected.
+Rule 1: the answer is that of the whole stream, to the letter. Where that cannot be had
+        otherwise, everything is taken.
 Rule 2: pure. Batches of records come in, the numbers of those that are needed again go out.
 
 What Airflow says, what any process shows of itself, and who is above that, is always
@@ -70,8 +70,9 @@ class Selection:
             last_ns = max(last_ns, event.ts_boot_ns)
             if is_bulk(event):
                 subjects.add(event.pid)
-                if isinstance(event, Fork | Observed):
-                    subjects.update(event.ns_pids or ())
+                if isinstance(event, (Fork, Observed)):
+                    if event.ns_pids is not None:
+                        subjects.update(event.ns_pids)
                     parents.add(event.ppid)
             elif isinstance(event, TaskReported):
                 self.reports.append(event)
@@ -85,8 +86,8 @@ class Selection:
         for pid in parents:
             self.births[pid or 0].append(number)
 
-    def gathered(self) -> Gathered | None:
-        """Return what is needed, once all was taken in; None if only everything will do."""
+    def gathered(self) -> Gathered:
+        """Return what is needed, once all was taken in."""
         found = self.correlated()
         if self.question.pid is not None:
             self.load_numbers({self.question.pid})
@@ -94,7 +95,7 @@ class Selection:
         asked_for = [run for run in found.runs if self.question.means(run)]
         if self.places and any(m.node.fork is None for run in asked_for for m in run.runners):
             # Another number of the same process would be told by its start alone.
-            return None
+            self.load_everything()
         instances = {run.instance for run in asked_for}
         self.load_family([run for run in found.runs if run.instance in instances])
         return Gathered(self.tree, self.reports, self.facts, self.first_ns, self.last_ns)
@@ -160,6 +161,15 @@ class Selection:
             if node.fork is None and node.start_ns in starts
         }
         self.load_numbers({number for number in numbers if number is not None})
+
+    def load_everything(self) -> None:
+        """Take in all bulk."""
+        for place in sorted({place for places in self.places.values() for place in places}):
+            for event in self.again(place):
+                if not isinstance(event, TaskReported | AirflowFact):
+                    self.tree.apply(event)
+        self.places.clear()
+        self.births.clear()
 
     def load(
         self,
