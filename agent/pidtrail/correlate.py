@@ -19,10 +19,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from pidtrail.airflow.facts import Role, uuid_in
 from pidtrail.airflow.identify import merge
 from pidtrail.airflow.lognames import LogNames
 from pidtrail.events import AirflowFact, Event, ProcessKey, TaskRef, TaskReported
+from pidtrail.installations import Installations, once
 from pidtrail.members import (
     BEST_FIRST,
     PLUGIN,
@@ -40,6 +43,7 @@ from pidtrail.node import Node, when
 from pidtrail.taskrun import TaskRun, beginning, same_run, speaks_of
 from pidtrail.tree import ProcessTree, order
 
+NOT_KNOWN: Final = "one whose database is not known"
 MAX_CHILDREN: Final = 200
 """Operator children listed per attempt; a task may start any number of them."""
 
@@ -73,11 +77,16 @@ def gather(events: Iterable[Event]) -> Gathered:
 
 
 class Correlation(NamedTuple):
-    """All attempts of a stream, in the order in which they began."""
+    """
+    All attempts of a stream, in the order in which they began.
+
+    `several` says whether they may be of more than one installation of Airflow.
+    """
 
     tree: ProcessTree
     runs: list[TaskRun]
     claims: dict[ProcessKey, list[Claim]]
+    several: bool = False
 
 
 class Correlator:
@@ -97,9 +106,12 @@ class Correlator:
         # Oldest first, so that the order in which records arrived decides nothing.
         self.claims = dict(sorted((pair for pair in told if pair[1]), key=lambda p: order(p[0])))
         self.names: dict[str, TaskRef] = {}
-        self.by_job: dict[int, TaskRef] = {}
+        self.by_job: dict[tuple[str | None, int], TaskRef] = {}
         self.runs: dict[tuple[object, ...], TaskRun] = {}
         self.told = hear(tree, self.claims, [report for report in ordered if report.via == PLUGIN])
+        self.installed = Installations(tree, self.claims, self.reports, self.facts)
+        if self.installed.same:
+            self.facts = once(self.facts)
 
     def correlate(self) -> Correlation:
         """Return the attempts."""
@@ -107,21 +119,24 @@ class Correlator:
         found = sorted(self.find_runners(), key=lambda pair: order(pair[0].node.key))
         runners = {member.node.key for member, _ in found}
         for member, task in found:
-            run = self.run_of(task)
+            run = self.run_of(task, self.installed.of(member.node, task))
             levels = levels_of(self.tree, self.claims, member)
             run.members += levels
             self.add_family(run, member.node, {*runners, *(level.node.key for level in levels)})
         for report in self.reports:
             if report.task is not None:
-                self.run_of(report.task).reports.append(report)
+                airflow = self.installed.of_report(report)
+                self.run_of(report.task, airflow).reports.append(report)
         for told in self.told:
             if told.task is not None:
-                self.run_of(told.task).told.append(told)
+                self.run_of(told.task, self.installed.of_report(told)).told.append(told)
+        if self.installed.several:
+            self.place()
         self.share()
         self.settle()
         self.add_facts()
         ordered = sorted(self.runs.values(), key=beginning)
-        return Correlation(self.tree, ordered, self.claims)
+        return Correlation(self.tree, ordered, self.claims, self.installed.several)
 
     def learn(self) -> None:
         """Collect what a 3.x UUID and a 2.x job id stand for."""
@@ -132,7 +147,7 @@ class Correlator:
                 self.name(report.task.ti_id or "", named)
             # A row keeps the job of its last run, so only a running or ended one is its own.
             if report.job_id is not None and report.state not in {"queued", "scheduled", None}:
-                self.by_job[report.job_id] = report.task
+                self.by_job[self.installed.of_report(report), report.job_id] = report.task
         for claims in self.claims.values():
             ti_id = None
             for claim in claims:
@@ -232,10 +247,9 @@ class Correlator:
         candidates = [claim.task for claim in own[1:]]
         candidates += [c.task for c in self.claims.get(node.key, ()) if c.by == "log"]
         candidates += [claim.task for claim in self.claims_meanwhile(node)]
-        jobs = [
-            self.by_job[c.job_id] for c in own if c.job_id is not None and c.job_id in self.by_job
-        ]
-        candidates += jobs
+        airflow = self.installed.of(node, task)
+        numbers = [c.job_id for c in own if c.job_id is not None]
+        candidates += [self.by_job.get((airflow, number)) for number in numbers]
         for other in candidates:
             if other is not None:
                 task = merge(task, other) or task
@@ -259,18 +273,18 @@ class Correlator:
         end = claims[last].ts_boot_ns if last < len(claims) else sys.maxsize
         return [claim for claim in claims[first:last] if claim.ts_boot_ns < end]
 
-    def run_of(self, task: TaskRef) -> TaskRun:
+    def run_of(self, task: TaskRef, airflow: str | None) -> TaskRun:
         """Return the attempt that a reference means, made if it is new."""
         if task.ti_id is not None and task.ti_id in self.names:
             task = merge(task, self.names[task.ti_id]) or task
         key: tuple[object, ...]
         if task.dag_id is None:
-            key = ("ti", task.ti_id)
+            key = (airflow, "ti", task.ti_id)
         else:
-            key = (task.dag_id, task.task_id, task.run_id, task.map_index, task.try_number)
+            key = (airflow, task.dag_id, task.task_id, task.run_id, task.map_index, task.try_number)
         run = self.runs.get(key)
         if run is None:
-            run = self.runs[key] = TaskRun(task)
+            run = self.runs[key] = TaskRun(task, airflow)
         else:
             run.task = merge(run.task, task) or run.task
         return run
@@ -296,6 +310,32 @@ class Correlator:
         """Return the role of a process, at an instant if one is given."""
         return role_at(self.claims.get(node.key, ()), ts_boot_ns)
 
+    def place(self) -> None:
+        """
+        Join what is of no known installation with the one that it must be of.
+
+        Where it could be of several it is joined with none, and it is said of it, and of those
+        whose process it may be.
+        """
+        known: dict[str | None, list[TaskRun]] = defaultdict(list)
+        for run in self.runs.values():
+            if run.airflow is not None:
+                known[run.task.dag_id].append(run)
+        for key, run in list(self.runs.items()):
+            if run.airflow is not None:
+                continue
+            task = structs.replace(run.task, try_number=None)
+            others = [one for one in known[run.task.dag_id] if speaks_of(task, one.task)]
+            names = sorted({other.airflow for other in others if other.airflow})
+            if len(names) == 1 and not self.installed.unlocated:
+                del self.runs[key]
+                self.run_of(run.task, names[0]).take(run)
+            elif names:
+                run.could_be = (*names, *((NOT_KNOWN,) if self.installed.unlocated else ()))
+                for other in others:
+                    if run.runners and not other.runners:
+                        other.could_be = run.could_be
+
     def share(self) -> None:
         """
         Give a process that runs a whole DAG, `airflow dags test`, to each attempt that it ran.
@@ -310,14 +350,16 @@ class Correlator:
             own = [
                 (other, report)
                 for other in self.runs.values()
-                if other.task.dag_id == run.task.dag_id and not other.runners
+                if other.airflow == run.airflow
+                and other.task.dag_id == run.task.dag_id
+                and not other.runners
                 for report in other.reports
                 if report.recorded_pid in pids
             ]
             last = max(own, key=lambda pair: pair[1].ts_boot_ns, default=None)
             if last is None:
                 continue
-            ran = {id(other): other for other, _ in own if same_run(other.task, last[0].task)}
+            ran = {id(other): other for other, _ in own if same_run(other, last[0])}
             for other in ran.values():
                 other.members += run.members
                 other.children_left_out += run.children_left_out
@@ -333,14 +375,19 @@ class Correlator:
         for key, run in list(self.runs.items()):
             if run.reports or None not in (run.task.map_index, run.task.try_number):
                 continue
-            others = [o for o in self.runs.values() if o is not run and speaks_of(run.task, o.task)]
+            others = [
+                other
+                for other in self.runs.values()
+                if other is not run
+                and other.airflow == run.airflow
+                and speaks_of(run.task, other.task)
+            ]
             pids = {number for member in run.runners for number in member.node.numbers}
             named = [o for o in others if any(r.recorded_pid in pids for r in o.reports)]
             bare = [o for o in others if not o.runners]
             for choice in (named, others, bare):
                 if len(choice) == 1:
-                    choice[0].members += run.members
-                    choice[0].children_left_out += run.children_left_out
+                    choice[0].take(run)
                     del self.runs[key]
                     break
 
@@ -358,9 +405,18 @@ class Correlator:
                 continue
             if task.ti_id is not None and task.dag_id is None and task.ti_id in self.names:
                 task = self.names[task.ti_id]
-            for run in named.get((task.dag_id, task.run_id), ()):
-                if speaks_of(task, run.task):
-                    run.facts.append(fact)
+            meant = [
+                run
+                for run in named.get((task.dag_id, task.run_id), ())
+                if speaks_of(task, run.task)
+            ]
+            if fact.airflow is not None and self.installed.several:
+                airflow = self.installed.one(fact.airflow)
+                meant = [run for run in meant if run.airflow == airflow]
+            elif len({run.airflow for run in meant}) > 1:
+                continue
+            for run in meant:
+                run.facts.append(fact)
 
 
 def correlate(

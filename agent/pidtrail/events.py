@@ -323,6 +323,9 @@ class TaskReported(Record, frozen=True, gc=False, tag="task_reported"):
     process (`pid`, `start_ticks`): the sender by the kernel's word, whose number is
     `recorded_pid` too. `state` is what it has come to: running, success, skipped, failed,
     up_for_retry, or None for a failure of which Airflow had not decided.
+
+    `airflow` is the installation whose record it is (airflow/installation.py), None where
+    that is not known.
     """
 
     recorded_pid: int | None = None
@@ -344,6 +347,7 @@ class TaskReported(Record, frozen=True, gc=False, tag="task_reported"):
     executor: str | None = None
     external_executor_id: str | None = None
     last_heartbeat_at: str | None = None
+    airflow: str | None = None
     extra: dict[str, Any] | UnsetType = UNSET
 
 
@@ -355,6 +359,10 @@ class AirflowFact(Record, frozen=True, gc=False, tag="airflow_fact"):
     `job`, `dag_run` or `log_template`; `at` is when it happened by Airflow's clock;
     `detail` holds the row's other plain columns. Of `log_template` they are `filename`
     and, where Airflow's configuration said it (`airflow-config`), the `folder` of the logs.
+
+    `airflow` is the installation whose row it is, as of `task_reported`. Table `installation`
+    is none of Airflow's: it says to which one a root (`pid`, `start_ticks`) belongs by its own
+    settings, with `airflow` None where they do not tell.
     """
 
     table: str | None = None
@@ -362,6 +370,7 @@ class AirflowFact(Record, frozen=True, gc=False, tag="airflow_fact"):
     event: str | None = None
     at: str | None = None
     detail: dict[str, Any] | None = None
+    airflow: str | None = None
     extra: dict[str, Any] | UnsetType = UNSET
 
 

@@ -46,13 +46,17 @@ EventT = TypeVar("EventT", bound=Record)
 class Told:
     """What was told of one process."""
 
-    __slots__ = ("claim", "execs", "exit", "fork", "log", "looks", "oom", "signals", "titles")
+    __slots__ = (
+        *("claim", "execs", "exit", "fork", "installation", "log", "looks", "oom", "signals"),
+        "titles",
+    )
 
     def __init__(self) -> None:
         self.fork: Fork | None = None
         self.exit: Exit | None = None
         self.oom: Oom | None = None
         self.claim: TaskReported | None = None
+        self.installation: AirflowFact | None = None
         self.log: Observed | None = None
         self.execs: list[Exec] = []
         self.titles: list[Title] = []
@@ -84,7 +88,7 @@ class Told:
     def records(self) -> Iterator[Event]:
         """Yield them, in no order."""
         single: tuple[Event | None, ...] = (
-            self.fork, self.exit, self.oom, self.claim, self.log
+            self.fork, self.exit, self.oom, self.claim, self.log, self.installation
         )  # fmt: skip
         yield from (one for one in single if one is not None)
         yield from self.execs
@@ -124,7 +128,10 @@ class Standing:
         told = self.alive.get(key) or self.unreaped.get(key)
         if told is None:
             told = self.alive[key] = Told()
-        told.take(event)
+        if isinstance(event, AirflowFact):
+            told.installation = event
+        else:
+            told.take(event)
         if kind is Exit or getattr(event, "dead", False):
             self.alive.pop(key, None)
             self.unreaped[key] = told
@@ -134,7 +141,9 @@ class Standing:
     def told_again(self, now_ns: int) -> list[Event]:
         """Return all that still holds, by number; what is over by then is forgotten."""
         self.rows = {k: row for k, row in self.rows.items() if row_holds(row, now_ns)}
-        open_rows = {instance(row) for row in self.rows.values() if row.state not in OVER}
+        open_rows = {
+            (row.airflow, *instance(row)) for row in self.rows.values() if row.state not in OVER
+        }
         self.facts = {
             key: fact for key, fact in self.facts.items() if fact_holds(fact, now_ns, open_rows)
         }
@@ -162,14 +171,15 @@ def row_of(event: TaskReported) -> tuple[object, ...]:
     """Return which row a record speaks of: an instance's current one, or that of an earlier try."""
     task = event.task
     earlier = task is not None and event.table == "task_instance_history"
-    return (event.via, event.table, *instance(event), task.try_number if task and earlier else None)
+    attempt = task.try_number if task and earlier else None
+    return (event.via, event.airflow, event.table, *instance(event), attempt)
 
 
 def fact_of(event: AirflowFact) -> tuple[object, ...]:
     """Return which row a record speaks of; in two databases the same number means two rows."""
     at = None if event.table == "dag_run" else event.at
     name = (event.detail or {}).get("filename")
-    return (event.table, event.row_id, event.origin, *instance(event), at, name)
+    return (event.table, event.row_id, event.origin, event.airflow, *instance(event), at, name)
 
 
 def instance(event: TaskReported | AirflowFact) -> tuple[object, ...]:
@@ -193,5 +203,8 @@ def fact_holds(fact: AirflowFact, now_ns: int, open_rows: set[tuple[object, ...]
         fact.table == "log_template"
         or (fact.table in {"job", "dag_run"} and fact.event == "running")
         or now_ns - fact.ts_boot_ns < STILL_TOLD_NS
-        or (fact.table in {"log", "task_reschedule"} and instance(fact) in open_rows)
+        or (
+            fact.table in {"log", "task_reschedule"}
+            and (fact.airflow, *instance(fact)) in open_rows
+        )
     )

@@ -15,10 +15,14 @@ class TaskRun:
     One attempt (try) of one task instance: its processes and what Airflow claims of it.
 
     `told` is what its processes said through the plugin: of themselves, no record of Airflow's.
+    `airflow` is the installation whose it is, None where there is one or it is not known, and
+    then `could_be` are those of which it, or what belongs to it, may be (installations.py).
     """
 
-    def __init__(self, task: TaskRef) -> None:
+    def __init__(self, task: TaskRef, airflow: str | None = None) -> None:
         self.task = task
+        self.airflow = airflow
+        self.could_be: tuple[str, ...] = ()
         self.members: list[Member] = []
         self.reports: list[TaskReported] = []
         self.told: list[TaskReported] = []
@@ -38,12 +42,21 @@ class TaskRun:
     @property
     def instance(self) -> tuple[object, ...]:
         """The task instance without the try."""
-        return (self.task.dag_id, self.task.task_id, self.task.run_id, self.task.map_index)
+        task = self.task
+        return (self.airflow, task.dag_id, task.task_id, task.run_id, task.map_index)
+
+    def take(self, other: TaskRun) -> None:
+        """Take over what is known of a reference that means this attempt."""
+        self.members += other.members
+        self.told += other.told
+        self.reports = sorted([*self.reports, *other.reports], key=lambda one: one.ts_boot_ns)
+        self.children_left_out += other.children_left_out
 
 
-def same_run(one: TaskRef, other: TaskRef) -> bool:
-    """Return whether two task instances are of one run of a DAG."""
-    return (one.dag_id, one.run_id) == (other.dag_id, other.run_id)
+def same_run(one: TaskRun, other: TaskRun) -> bool:
+    """Return whether two attempts are of one run of a DAG."""
+    names = [(run.airflow, run.task.dag_id, run.task.run_id) for run in (one, other)]
+    return names[0] == names[1]
 
 
 def speaks_of(task: TaskRef, run: TaskRef) -> bool:

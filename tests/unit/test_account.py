@@ -67,6 +67,16 @@ def test_two_airflows_of_one_host_are_read_side_by_side(account: Account, tmp_pa
     assert account.databases == first
 
 
+def test_records_say_of_which_airflow_they_are(account: Account, tmp_path: Path) -> None:
+    """Each has the address of the database in which it stood."""
+    account.read({database(tmp_path / f"{name}.db", name) for name in ("one", "two")})
+    known: list[Event] = []
+    runs(account, known, 2)
+
+    found = {e.task.dag_id: e.airflow for e in known if isinstance(e, AirflowFact) and e.task}
+    assert found == {name: f"sqlite:///{tmp_path}/{name}.db" for name in ("one", "two")}
+
+
 def test_a_database_that_nobody_needs_is_let_go(account: Account, tmp_path: Path) -> None:
     """What its last reading brought is told, and then its thread is gone; it may come back."""
     url = database(tmp_path / "a.db", "one")

@@ -16,7 +16,7 @@ from pidtrail.airflow.account import Account
 from pidtrail.airflow.facts import Role
 from pidtrail.airflow.running import Running
 from pidtrail.cli.airflows import NEEDED_SECONDS, Airflows
-from pidtrail.events import Event, Observed, ProcessKey
+from pidtrail.events import AirflowFact, Event, Observed, ProcessKey
 from pidtrail.runtime import Session
 from tests.unit.test_runtime import Kept, Scripted
 
@@ -106,6 +106,43 @@ def test_two_airflows_have_two_databases(host: Host) -> None:
     assert "secret" not in host.airflows.databases
     assert host.airflows.databases.count(", ") == 1
     assert host.airflows.problem is None
+
+
+def installations(events: list[Event]) -> dict[int | None, str | None]:
+    """Return what was told of roots."""
+    return {
+        event.pid: event.airflow
+        for event in events
+        if isinstance(event, AirflowFact) and event.table == "installation"
+    }
+
+
+def test_it_is_told_to_which_installation_a_root_belongs(host: Host) -> None:
+    """By its settings, after it was shown; null where they do not tell; others tell nothing."""
+    one = host.process("postgresql://u:secret@db/one")
+    same = host.process("postgresql+psycopg2://v@db:5432/one")
+    unknown, runner = host.process(None), host.process("postgresql://db/two")
+    for pid in (one, same, unknown):
+        host.appears(pid)
+    host.appears(runner, Role.RUNNER)
+
+    address = "postgresql://db/one"
+    assert installations(host.kept.events) == {one: address, same: address, unknown: None}
+    shown = [type(event).__name__ for event in host.kept.events if event.pid == one]
+    assert shown[:2] == ["Observed", "AirflowFact"]
+
+
+def test_one_database_under_two_names_is_read_once(host: Host) -> None:
+    """As it is named last: that may be with a new password."""
+    for url in (
+        "postgresql+psycopg2://u:old@localhost/a",
+        "postgresql+psycopg2://u:new@127.0.0.1/a",
+    ):
+        host.appears(host.process(url))
+    host.now_s += NEEDED_SECONDS
+    host.airflows.look(host.session)
+
+    assert host.account.urls == {"postgresql+psycopg2://u:new@127.0.0.1/a"}
 
 
 def test_a_database_is_read_on_while_its_airflow_is_restarted(host: Host) -> None:

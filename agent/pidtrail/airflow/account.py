@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
+from msgspec import structs
+
+from pidtrail.airflow.installation import Belonging
 from pidtrail.airflow.location import Location, locate
 from pidtrail.airflow.lognames import LogTemplate, UnreadableTemplate
 from pidtrail.airflow.logplace import LogPlace, locate_logs
 from pidtrail.airflow.sampler import Sampler
 from pidtrail.errors import PidtrailError
+from pidtrail.events import AirflowFact, Event, TaskReported
 
 if TYPE_CHECKING:
     from pidtrail.airflow.claims import ClaimSocket
     from pidtrail.airflow.rest import Rest
-    from pidtrail.events import AirflowFact, Event
 
 MISSED_NS: Final = 86_400 * 1_000_000_000
 """So far back a database is read that nobody needed for a while."""
@@ -49,7 +52,8 @@ class Account:
         self.plugin: ClaimSocket | None = None
         self.api: Sampler | None = None
         self.databases: dict[str, Sampler] = {}
-        self.leaving: list[Sampler] = []
+        self.leaving: list[tuple[str, Sampler]] = []
+        self.belonging = Belonging()
         self.read_until: dict[str, int] = {}
 
     def locate(self, pid: int | None) -> Location | None:
@@ -93,7 +97,7 @@ class Account:
             self.read_until[url] = time.time_ns()
             sampler = self.databases.pop(url)
             sampler.let_end()
-            self.leaving.append(sampler)
+            self.leaving.append((url, sampler))
 
     @property
     def samplers(self) -> list[Sampler]:
@@ -102,11 +106,13 @@ class Account:
 
     def drain(self) -> list[Event]:
         """Return what was said since the last call. Never blocks for long."""
-        ended = [sampler for sampler in self.leaving if not sampler.is_alive()]
+        ended = [pair for pair in self.leaving if not pair[1].is_alive()]
         events = self.plugin.drain() if self.plugin is not None else []
-        for sampler in (*self.samplers, *self.leaving):
-            events += sampler.drain()
-        self.leaving = [sampler for sampler in self.leaving if sampler not in ended]
+        for url, sampler in (*self.databases.items(), *self.leaving):
+            events += of(self.belonging.of_database(url), sampler.drain())
+        if self.api is not None:
+            events += of(self.belonging.of_api(self.databases), self.api.drain())
+        self.leaving = [pair for pair in self.leaving if pair not in ended]
         return events
 
     def poke(self) -> None:
@@ -123,11 +129,21 @@ class Account:
         """End all reading, at the same time, each after a last poll."""
         if self.plugin is not None:
             self.plugin.stop()
-        ending = [*self.samplers, *self.leaving]
+        ending = [*self.samplers, *(sampler for _, sampler in self.leaving)]
         for sampler in ending:
             sampler.let_end()
         for sampler in ending:
             sampler.stop()
+
+
+def of(airflow: str | None, events: list[Event]) -> list[Event]:
+    """Return records with the installation whose they are."""
+    return [
+        structs.replace(event, airflow=airflow)
+        if isinstance(event, TaskReported | AirflowFact)
+        else event
+        for event in events
+    ]
 
 
 def checked_template(template: str, named: str) -> str:

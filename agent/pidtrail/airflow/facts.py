@@ -13,6 +13,8 @@ STANDING: Final = frozenset(
     {"running", "restarting", "up_for_retry", "up_for_reschedule", "deferred"}
 )
 """The states in which a row shows a pid as that of an attempt which is not over."""
+INSTALLATION: Final = "installation"
+"""The table of the `airflow_fact` records that say to which installation a root belongs."""
 _BETWEEN_TRIES: Final = {None, "up_for_retry", "restarting"}
 
 

@@ -166,6 +166,7 @@ class Agent:
         for pid in self.airflows.roots:
             first += self.account.log_facts(pid)
         session.start(first)
+        self.airflows.tell(session, self.airflows.roots)
         self.airflows.read()
         log.info("attached", source=session.source.name, roots=list(self.airflows.roots))
         for name, reason in self.refused.items():

@@ -1,17 +1,18 @@
-"""The Airflows that the service has found: who of them is followed, and where their records are."""
+"""The Airflows that were found on a host: who is followed, and where their records are."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Final
 
+from pidtrail.airflow.installation import address_of, own_address, root_fact
 from pidtrail.airflow.running import ROOT_ROLES
 from pidtrail.cli.logs import log
 from pidtrail.redact import redact_url
 from pidtrail.roots import Roots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pidtrail.airflow.account import Account
     from pidtrail.airflow.running import Running
@@ -27,7 +28,8 @@ class Airflows:
     Who is followed. `roots` are their pids, with the URL of the database that each uses.
 
     `places` are the databases that were found, without secrets, and None, or why others were
-    not. `finder` and `now_s`, any monotonic clock, are seams for tests.
+    not; `installations` says to which of them the roots belong. `finder` and `now_s`, any
+    monotonic clock, are seams for tests.
     """
 
     def __init__(
@@ -42,17 +44,41 @@ class Airflows:
         self.roots: dict[int, str | None] = {}
         self.needed: dict[str, float] = {}
         self.places: dict[str, str | None] = {}
+        self.installations: dict[int, str | None] = {}
+        self.urls: dict[str, str] = {}
 
     def found(self, running: list[Running]) -> list[int]:
         """Take in who was found, and return their pids."""
+        settings = {}
         for process in running:
             url = None
             # Who was left behind shows a title where its settings were.
             if process.role in ROOT_ROLES or not self.places:
                 url = self.locate(process.pid)
+            address = None if url is None else address_of(url)
+            if url is not None and address is not None:
+                self.urls[address] = url
+            if process.role in ROOT_ROLES:
+                settings[process.pid] = own_address(process.pid), address
             self.roots[process.pid] = url
             log.info("follows", pid=process.pid, role=str(process.role))
+        # By two names it would be read twice; the latest settings have the right password.
+        for pid, url in self.roots.items():
+            if url is not None:
+                self.roots[pid] = self.urls.get(address_of(url) or "", url)
+        self.installations.update(self.account.belonging.take(settings))
         return [process.pid for process in running]
+
+    def tell(self, session: Session, pids: Iterable[int]) -> None:
+        """Tell of roots that are followed to which installation they belong."""
+        live = {key.pid: key.start_ticks for key in session.live}
+        session.tell(
+            [
+                root_fact(pid, live[pid], self.installations[pid])
+                for pid in pids
+                if pid in live and pid in self.installations
+            ]
+        )
 
     def locate(self, pid: int) -> str | None:
         """Return the URL of the database that a process uses, None if it is not known."""
@@ -77,8 +103,10 @@ class Airflows:
             for pid in new:
                 session.tell(self.account.log_facts(pid))
             session.follow(new)
+            self.tell(session, new)
             alive = {key.pid for key in session.live}
         self.roots = {pid: url for pid, url in self.roots.items() if pid in alive}
+        self.installations = {p: one for p, one in self.installations.items() if p in alive}
         self.read()
 
     def read(self) -> None:

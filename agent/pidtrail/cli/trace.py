@@ -17,6 +17,7 @@ import click
 from msgspec import structs
 
 from pidtrail.airflow.account import Account, checked_template
+from pidtrail.cli.airflows import Airflows
 from pidtrail.cli.child import Child
 from pidtrail.cli.logs import log
 from pidtrail.errors import PidtrailError, UsageError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pidtrail.airflow.rest import Rest
+    from pidtrail.events import AirflowFact
     from pidtrail.sinks.sink import Sink
 
 
@@ -152,6 +154,7 @@ class Trace:
             rest=self.make_rest() if airflow_api is not None else None,
             template=log_template,
         )
+        self.airflows = Airflows(self.account)
         self.signals: list[int] = []
         self.child: Child | None = None
         self.recorder: Recorder | None = None
@@ -164,7 +167,8 @@ class Trace:
             roots = self.find_roots()
             session = self.open(roots, stack)
             try:
-                session.start(self.account.log_facts(self.airflow_pid(roots)))
+                session.start(self.log_facts(roots))
+                self.airflows.tell(session, self.airflows.roots)
                 log.info("attached", source=session.source.name, roots=roots)
                 if (missed := session.source.fidelity.expected_miss) is not None:
                     log.warning("not all will be seen", source=session.source.name, missed=missed)
@@ -200,9 +204,9 @@ class Trace:
             self.child = Child(self.command, stdout_to_stderr=self.form == "jsonl")
             return [self.child.pid]
         if self.airflow:
-            from pidtrail.airflow.running import airflow_roots
+            from pidtrail.airflow.running import root_processes
 
-            roots = airflow_roots()
+            roots = self.airflows.found(root_processes())
             if not roots:
                 raise PidtrailError("no Airflow scheduler, worker or triggerer runs here")
             return roots
@@ -214,7 +218,13 @@ class Trace:
                 raise PidtrailError(f"process {pid} is this pidtrail, which does not trace itself")
             if process != pid:
                 raise PidtrailError(f"{pid} is a thread of process {process}", "name the process")
-        return list(dict.fromkeys(self.pids))
+        roots = list(dict.fromkeys(self.pids))
+        if len(roots) > 1:
+            from pidtrail.airflow.running import ROOT_ROLES, airflow_processes
+
+            found = [p for p in airflow_processes() if p.pid in roots and p.role in ROOT_ROLES]
+            self.airflows.found(found)
+        return roots
 
     def open(self, roots: list[int], stack: ExitStack) -> Session:
         """Open the source, the sinks and Airflow's claims; undone if one of them fails."""
@@ -229,9 +239,7 @@ class Trace:
                 self.child.abandon()
             raise
         try:
-            location = self.account.locate(self.airflow_pid(roots))
-            url, problem = (location.url, location.problem) if location is not None else (None,) * 2
-            shown = redact_url(url) if url is not None else None
+            urls, shown, problem = self.databases(roots)
             header = make_header(source, roots, refused, shown, problem)
             if self.airflow_api is not None:
                 header = structs.replace(header, airflow_api=redact_url(self.airflow_api))
@@ -244,7 +252,7 @@ class Trace:
                 sinks.append(JsonLines(sys.stdout.buffer, header))
             if self.plugin_path is not None:
                 self.account.listen(self.plugin_path, proc.start_ticks)
-            self.account.read({url} if url is not None else set())
+            self.account.read(urls)
             below = (
                 partial(open_below, interval_s=self.interval) if self.source_name == AUTO else None
             )
@@ -271,6 +279,25 @@ class Trace:
         full = str(Path(path or os.environ.get(SOCKET_VARIABLE) or SOCKET).absolute())
         os.environ[SOCKET_VARIABLE] = full
         return full
+
+    def databases(self, roots: list[int]) -> tuple[set[str], str | None, str | None]:
+        """Return the URLs of the databases to read, them without secrets, and what is not known."""
+        airflows = self.airflows
+        if airflows.roots:
+            urls = {url for url in airflows.roots.values() if url is not None}
+            return urls, airflows.databases, airflows.problem
+        location = self.account.locate(self.airflow_pid(roots))
+        if location is None:
+            return set(), None, None
+        if location.url is None:
+            return set(), None, location.problem
+        return {location.url}, redact_url(location.url), None
+
+    def log_facts(self, roots: list[int]) -> list[AirflowFact]:
+        """Return how the Airflows that are followed name the logs of tasks, each once."""
+        pids: list[int | None] = [*self.airflows.roots] or [self.airflow_pid(roots)]
+        facts = (fact for pid in pids for fact in self.account.log_facts(pid))
+        return list({str(fact.detail): fact for fact in facts}.values())
 
     def airflow_pid(self, roots: list[int]) -> int | None:
         """Return whose environment tells of Airflow; a command's is our own."""

@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
+from msgspec import UNSET
+
 from pidtrail.events import INITIAL_PID_NS
 from pidtrail.reports.escape import visible
 from pidtrail.reports.process import signal_name, task_label
@@ -63,7 +65,8 @@ def table(report: Report, *, width: int | None, colour: bool) -> str:
     from rich.text import Text  # noqa: PLC0415
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in COLUMNS:
+    several = any(verdict.airflow is not UNSET for verdict in report.verdicts)
+    for name in (*COLUMNS, *(("Airflow",) if several else ())):
         drawn.add_column(
             name, justify="right" if name in NUMBERS else "left", overflow="fold",
             no_wrap=width is None,
@@ -71,7 +74,8 @@ def table(report: Report, *, width: int | None, colour: bool) -> str:
     for verdict in report.verdicts:
         *cells, code, confidence = row(verdict)
         style = COLOURS.get(verdict.outcome, "")
-        drawn.add_row(*map(Text, cells), Text(code, style=style), Text(confidence))
+        airflow = [Text(visible(verdict.airflow or "?", 80))] if several else []
+        drawn.add_row(*map(Text, cells), Text(code, style=style), Text(confidence), *airflow)
     file = io.StringIO()
     console = Console(
         file=file,
@@ -177,5 +181,7 @@ def sentences(verdict: Verdict, *, colour: bool) -> Iterator[str]:
         yield painted(
             "    the pid of a living process changed: please report this", "red" if colour else None
         )
+    if verdict.airflow is not UNSET:
+        yield f"    Airflow at {visible(verdict.airflow or '?', 200)}"
     for text in verdict.unknowns:
         yield painted(f"    not known: {visible(text, 500)}", "dim" if colour else None)

@@ -21,10 +21,10 @@ HISTORY: Final = "task_instance_history"
 
 
 class Holders:
-    """The rows that stand, by attempt."""
+    """The rows that stand, by installation and attempt."""
 
     def __init__(self) -> None:
-        self.rows: dict[TaskRef, int] = {}
+        self.rows: dict[tuple[str | None, TaskRef], int] = {}
 
     def take(self, events: Iterable[Event]) -> None:
         """Take in what rows say; one that is over is forgotten."""
@@ -34,9 +34,9 @@ class Holders:
             if row.via == "plugin" or row.table == HISTORY:
                 continue
             if row.recorded_pid is not None and row.state in STANDING:
-                self.rows[row.task] = row.recorded_pid
+                self.rows[row.airflow, row.task] = row.recorded_pid
             else:
-                self.rows.pop(row.task, None)
+                self.rows.pop((row.airflow, row.task), None)
 
     def look(self, known: Container[int], now_ns: int) -> list[Observed]:
         """

@@ -29,7 +29,7 @@ from pidtrail.verdict.model import (
     Who,
 )
 from pidtrail.verdict.question import Question
-from pidtrail.verdict.rules import RULES
+from pidtrail.verdict.rules import RULES, undetermined
 from pidtrail.verdict.sudo import refusal_by_sudo
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ class Judge:
         case = Case(run, self.scope)
         pid = self.question.pid
         finding = None if pid is None else descendant_asked(case, pid)
-        if finding is None:
+        if run.could_be:
+            finding = undetermined(case)
+        elif finding is None:
             finding = next(found for rule in RULES if (found := rule(case)) is not None)
         unknowns = [*finding.unknowns, *self.gaps(run)]
         if not run.reports:
@@ -179,6 +181,7 @@ class Judge:
             + counters_in_words(case),
             evidence=sorted(seqs),
             unknowns=list(dict.fromkeys(unknowns)),
+            airflow=run.airflow if self.correlation.several else UNSET,
         )
 
     def bounded(self, finding: Finding, run: TaskRun) -> Confidence:

@@ -104,7 +104,9 @@ class Verdict(msgspec.Struct, frozen=True):
     """
     The judgement of one task instance attempt; see design section 8 for the codes.
 
-    `boot_id` is there only where it is another than the report's.
+    `boot_id` is there only where it is another than the report's, `airflow`, the address of the
+    database, only where the attempts may be of several installations; None if it is not known
+    of which.
     """
 
     task: TaskRef
@@ -118,6 +120,7 @@ class Verdict(msgspec.Struct, frozen=True):
     evidence: list[int]
     unknowns: list[str]
     boot_id: str | UnsetType = UNSET
+    airflow: str | UnsetType | None = UNSET
 
 
 class Abandoned(msgspec.Struct, frozen=True):

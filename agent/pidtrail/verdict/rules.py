@@ -233,6 +233,9 @@ def undetermined(case: Case) -> Finding:
     Cannot tell: the rest; `unknowns` lists what would be needed.
     """
     missing = []
+    if case.run.could_be:
+        places = " or ".join(case.run.could_be)
+        missing.append(f"of which Airflow the process or the row of this name is: {places}")
     if not case.reports:
         missing.append("what Airflow recorded: no row of this attempt was read")
     elif not case.recorded_pids:
