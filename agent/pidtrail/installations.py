@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from pidtrail.airflow.facts import INSTALLATION
 from pidtrail.events import AirflowFact, ProcessKey, TaskRef, TaskReported
@@ -109,6 +110,15 @@ class Installations:
             if tasks := [c.task for c in claims if c.task and c.role in RUNS_USER_CODE]:
                 yield key, tasks
 
+    @cached_property
+    def told_by_number(self) -> dict[int, list[tuple[Node, list[TaskRef]]]]:
+        """Who says that it runs user code, by its numbers."""
+        found: dict[int, list[tuple[Node, list[TaskRef]]]] = defaultdict(list)
+        for key, tasks in self.told():
+            for number in self.tree.nodes[key].numbers:
+                found[number].append((self.tree.nodes[key], tasks))
+        return found
+
     def rows_of(self, node: Node, tasks: Iterable[TaskRef]) -> list[TaskReported]:
         """Return the rows of task instances that carry a process's number."""
         return [
@@ -154,9 +164,8 @@ class Installations:
         if not names:
             names = {
                 root
-                for key, tasks in self.told()
-                if report.recorded_pid in (node := self.tree.nodes[key]).numbers
-                and any(means(task, report.task) for task in tasks)
+                for node, tasks in self.told_by_number.get(report.recorded_pid or 0, ())
+                if any(means(task, report.task) for task in tasks)
                 and (root := self.by_root(node)) is not None
             }
         return names.pop() if len(names) == 1 else None

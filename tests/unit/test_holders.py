@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from msgspec import structs
 
 from pidtrail.events import Event, TaskReported
 from pidtrail.runtime import Session
@@ -68,6 +69,15 @@ def test_the_holder_of_a_number_that_stands_is_recorded(stranger: int, state: st
     assert (seen.start_ticks, seen.ppid) == (proc.start_ticks(stranger), os.getpid())
     numbers = [event.seq for event in kept.events]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_row_of_another_installation_is_another(stranger: int) -> None:
+    """That a task is over in one Airflow says nothing of the same name in the other."""
+    holders = Holders()
+    holders.take([structs.replace(row(stranger, "running"), airflow="one")])
+    holders.take([structs.replace(row(stranger, "success"), airflow="two")])
+
+    assert [seen.pid for seen in holders.look(set(), 1)] == [stranger]
 
 
 @pytest.mark.parametrize("state", ["success", "failed", "queued", "scheduled"])

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from msgspec import UNSET, structs
 
 from pidtrail.airflow.installation import root_fact
+from pidtrail.correlate import correlate, gather
 from pidtrail.events import AirflowFact, Event, TaskRef, TaskReported
 from pidtrail.reports.verdicts import render_verdicts
-from pidtrail.standing import Standing
+from pidtrail.standing import STILL_TOLD_NS, Standing
 from pidtrail.verdict.engine import judge_stream
 from pidtrail.verdict.model import Verdict
+from pidtrail.verdict.question import Question
 from tests.unit.story import FULL, SECOND, Airflow3, at, header, ref, uuid
+from tests.unit.test_selection import selected
 
 PRODUCTION, STAGING = "postgresql://db/airflow", "sqlite:////srv/staging/airflow.db"
 FAILED = 1 << 8
@@ -163,6 +166,40 @@ def test_who_is_told_by_a_uuid_needs_no_root() -> None:
     }
 
 
+def test_a_uuid_says_more_than_the_settings_of_a_root() -> None:
+    """A worker of 3.x may find a database in its home that it does not use."""
+    host = Host(PRODUCTION, STAGING)
+    host.run("worker2", "two", ref(1, uuid(2)))
+    host.events[-1] = structs.replace(host.events[-1], airflow=PRODUCTION)
+
+    assert host.exit("two").codes() == {(PRODUCTION, 1): "match"}
+
+
+def test_the_number_of_a_job_is_that_of_its_own_database() -> None:
+    """A title of 2.x names no try, its job does: both databases have a job 7."""
+    host = Host()
+    for airflow, jobs in ((PRODUCTION, (7, 8)), (STAGING, (6, 7))):
+        for number, job in enumerate(jobs, 1):
+            host.report(ref(number), "failed", None, airflow=airflow, job_id=job)
+    for worker, runner in (("worker", "one"), ("worker2", "two")):
+        host.title(worker, SUPERVISOR_2).fork(worker, runner).title(runner, RUNNER_2)
+        host.exit(runner, FAILED)
+
+    found = {
+        process.pid: (verdict.airflow, verdict.task.try_number)
+        for verdict in host.judge().verdicts
+        for process in verdict.processes
+        if process.role == "runner"
+    }
+
+    assert found == {host.pids["one"]: (PRODUCTION, 1), host.pids["two"]: (STAGING, 2)}
+
+
+SUPERVISOR_2 = (
+    "airflow task supervisor: ['airflow', 'tasks', 'run', 'sales', 'load', 'manual__1', '--local']"
+)
+
+
 def by_log(host: Host, worker: str, runner: str) -> Host:
     """Let a runner show names alone, no UUID: as in 2.x, or with a title that was cut."""
     host.log(worker, LOG_OF_TRY).fork(worker, runner).title(runner, RUNNER_2)
@@ -268,6 +305,20 @@ def test_two_addresses_of_one_database_are_one_installation() -> None:
     assert host.codes() == {(UNSET, 1): "match"}
 
 
+def test_what_both_addresses_tell_of_one_row_is_told_once() -> None:
+    host = Host(PRODUCTION, POOLER)
+    date = at(host.now_ns)
+    twice(host, {PRODUCTION: date, POOLER: date})
+    for airflow in (PRODUCTION, POOLER):
+        host.audited(airflow, "clear")
+        host.events[-1] = structs.replace(host.events[-1], at=date, row_id="7")
+    taken = gather(host.events)
+
+    (run,) = correlate(taken.tree, taken.reports, taken.facts).runs
+
+    assert [fact.row_id for fact in run.facts] == ["7"]
+
+
 @pytest.mark.parametrize("dates", [(0, 1), (0, None), (None, None)])
 def test_what_only_looks_alike_are_two(dates: tuple[int | None, int | None]) -> None:
     """Near miss: another start, or none; a copy of the database may hold an old row."""
@@ -289,6 +340,23 @@ def test_a_copy_of_a_database_is_not_the_database() -> None:
         host.row(airflow, ref(1, uuid(9)), "running", "old", start_date=date)
 
     assert {airflow for airflow, _ in host.codes()} >= {PRODUCTION, STAGING}
+
+
+def test_an_api_without_uuids_is_told_by_the_numbers() -> None:
+    """2.x: the row of this name with this number is of whom the process is; another of none."""
+    host = Host()
+    by_log(host, "worker", "one")
+    by_log(host, "worker2", "two")
+    host.row(None, ref(1), "running", "two", via="rest")
+    host.row(None, ref(1), "running", "other", via="rest", hostname="worker-9")
+
+    found = {v.airflow: [r.pid for r in v.recorded] for v in host.judge().verdicts}
+
+    assert found == {
+        PRODUCTION: [],
+        STAGING: [host.pids["two"]],
+        None: [host.pids["other"]],
+    }
 
 
 def test_an_api_that_says_not_whose_it_is_is_told_by_the_uuids() -> None:
@@ -331,6 +399,20 @@ def test_the_order_of_records_decides_nothing(chance: Any) -> None:
     ]
 
     assert told[0] == told[1]
+
+
+def test_what_is_left_out_for_a_question_takes_no_installation_away() -> None:
+    """The answer about one number or name is that of the whole stream."""
+    host = both(Host(PRODUCTION, None))
+    host.root("left", "airflow worker -- LocalExecutor")
+    by_log(host, "left", "stray").exit("stray", FAILED)
+    questions = [Question("sales"), Question("sales", "load", try_number=1)]
+    questions += [Question(pid=host.pids[name]) for name in ("one", "two", "stray")]
+    for question in questions:
+        _, report = selected(host.events, question, 3)
+
+        assert report.verdicts
+        assert report == judge_stream(header(FULL), host.events, problems=[], question=question)
 
 
 def test_people_see_of_which_installation_it_is() -> None:
@@ -379,6 +461,35 @@ def test_a_later_segment_of_the_history_keeps_them_apart() -> None:
     again.exit("two").row(STAGING, ref(1, uuid(2)), "success", "two")
 
     assert again.codes() == {(PRODUCTION, 1): "match", (STAGING, 1): "match"}
+
+
+def test_rows_of_two_databases_are_two() -> None:
+    """The same number, name and time of an audit row means two, and each is told again."""
+    standing, host = Standing(), Host()
+    for airflow in (PRODUCTION, STAGING):
+        host.audited(airflow, "clear")
+        host.events[-1] = structs.replace(host.events[-1], at=at(0), row_id="7")
+    standing.take(host.events)
+
+    assert logged(standing.told_again(host.now_ns)) == [PRODUCTION, STAGING]
+
+
+def logged(events: list[Event]) -> list[str | None]:
+    """Return whose audit rows are among some records."""
+    return [e.airflow for e in events if isinstance(e, AirflowFact) and e.table == "log"]
+
+
+def test_an_audit_row_is_kept_as_long_as_the_row_of_its_own_database_is_open() -> None:
+    standing, host = Standing(), Host()
+    host.row(PRODUCTION, ref(1), "running", "scheduler").row(STAGING, ref(1), "success", "other")
+    for airflow in (PRODUCTION, STAGING):
+        host.fact(ref(1), "log", "clear")
+        host.events[-1] = structs.replace(host.events[-1], airflow=airflow)
+    standing.take(host.events)
+
+    later = standing.told_again(host.now_ns + 2 * STILL_TOLD_NS)
+
+    assert logged(later) == [PRODUCTION]
 
 
 def test_the_installation_of_a_root_goes_with_it() -> None:
