@@ -122,7 +122,7 @@ class Correlator:
             run = self.run_of(task, self.installed.of(member.node, task))
             levels = levels_of(self.tree, self.claims, member)
             run.members += levels
-            self.add_family(run, member.node, {*runners, *(level.node.key for level in levels)})
+            self.add_family(run, member.node, runners, {level.node.key for level in levels})
         for report in self.reports:
             if report.task is not None:
                 airflow = self.installed.of_report(report)
@@ -289,16 +289,17 @@ class Correlator:
             run.task = merge(run.task, task) or run.task
         return run
 
-    def add_family(self, run: TaskRun, runner: Node, runners: Iterable[ProcessKey]) -> None:
+    def add_family(
+        self, run: TaskRun, runner: Node, runners: set[ProcessKey], levels: set[ProcessKey]
+    ) -> None:
         """Add a runner's supervisor, and what descends from the runner."""
         for ancestor in self.tree.lineage(runner.key)[1:2]:
             role = self.role_at(ancestor, runner.fork.ts_boot_ns if runner.fork else None)
             if role is Role.SUPERVISOR and all(m.node is not ancestor for m in run.members):
                 run.members.append(Member(ancestor, role, "lineage", None))
-        known = set(runners)
         count = 0
         for child in self.tree.descendants(runner.key):
-            if child.key in known:
+            if child.key in runners or child.key in levels:
                 continue
             count += 1
             if count <= MAX_CHILDREN:
