@@ -272,7 +272,8 @@ lint() {
     say "mypy"
     .venv/bin/mypy
     say "shellcheck"
-    .venv/bin/shellcheck ./do .ci/run tests/packaging/bare_root.sh tests/airflow/own_sudoers.sh
+    .venv/bin/shellcheck ./do .ci/run tests/packaging/bare_root.sh tests/airflow/own_sudoers.sh \
+        tests/programs/boot.sh tests/agent/machine.sh tests/trace/service_manager.sh
 }
 
 run_tests() {

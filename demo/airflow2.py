@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import select
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +61,7 @@ class Airflow2(AirflowHost):
         """Start the database, migrate it, start the scheduler and what goes with it."""
         self.prepare_home()
         self._postgres.start()
-        migration = subprocess.run(
-            [str(self._release.python), str(self._release.command), "db", "migrate"],
-            env=self.environ(),
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if migration.returncode:
-            raise StageError(f"airflow db migrate failed: {migration.stderr.strip()[-400:]}")
+        self.migrate()
         self.start_scheduler()
         if self._with_triggerer:
             self.spawn("triggerer", "triggerer", "--skip-serve-logs")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import signal
 import socket
+import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,19 @@ class AirflowHost(ABC):
     @abstractmethod
     def version_settings(self) -> dict[str, str]:
         """Return settings that only this major version knows, as `SECTION__NAME`."""
+
+    def migrate(self) -> None:
+        """Migrate the database, which is served and may be empty. Raises `StageError`."""
+        done = subprocess.run(
+            [str(self._release.python), str(self._release.command), "db", "migrate"],
+            env=self.environ(),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StageError(f"airflow db migrate failed: {done.stderr.strip()[-400:]}")
 
     def wait_for_dags(self, names: set[str], *, within_s: float = 120) -> None:
         """Return when all these DAGs can be run."""

@@ -1,38 +1,24 @@
 #!/bin/sh
-# Boots a real systemd with pidtrail's unit installed, in namespaces of its own.
-# usage: machine.sh CGROUP FOLDER CHECKOUT
-# CGROUP is an empty cgroup (version 2) for all of it, FOLDER a place for its root, CHECKOUT where
-# pidtrail is. systemd never sees the host's own root: it would empty /tmp (systemd-tmpfiles).
+# Readies the root of a systemd (tests/programs/boot.sh) with pidtrail's unit installed.
+# usage: machine.sh CHECKOUT
+# CHECKOUT is where pidtrail is.
 set -eu
-echo $$ >"$1/cgroup.procs"
-export FOLDER="$2" CHECKOUT="$3"
-# The new cgroup namespace begins at CGROUP, so that is all that systemd has to rule over.
-exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -eu -c '
-    mount -t tmpfs tmpfs "$FOLDER"
-    mkdir "$FOLDER/upper" "$FOLDER/work" "$FOLDER/root"
-    mount -t overlay overlay -o "lowerdir=/,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
-    cd "$FOLDER/root"
-    mount -t proc proc proc
-    mount -t sysfs sysfs sys
-    mount -t cgroup2 cgroup2 sys/fs/cgroup
-    mount --rbind /dev dev
-    mount -t tmpfs tmpfs run
-    mount -t tmpfs tmpfs tmp
-    mkdir -p ".$CHECKOUT" opt/pidtrail/bin
-    mount --rbind "$CHECKOUT" ".$CHECKOUT"
-    printf "#!/bin/sh\nexec %s/.venv/bin/pidtrail \"\$@\"\n" "$CHECKOUT" >opt/pidtrail/bin/pidtrail
-    chmod 755 opt/pidtrail/bin/pidtrail
+CHECKOUT=$1
+mkdir -p ".$CHECKOUT" opt/pidtrail/bin
+mount --rbind "$CHECKOUT" ".$CHECKOUT"
+printf "#!/bin/sh\nexec %s/.venv/bin/pidtrail \"\$@\"\n" "$CHECKOUT" >opt/pidtrail/bin/pidtrail
+chmod 755 opt/pidtrail/bin/pidtrail
 
-    # In the words of the README, on a host that has no such folder yet, as Debian 12.
-    rm -rf etc/sysusers.d
-    grep "^install -D -m 0644 -t /etc/" "$CHECKOUT/README.md" >run/install
-    chroot . sh -eu -c "cd $CHECKOUT && . /run/install"
-    chroot . systemd-sysusers pidtrail.conf
-    chroot . systemd-tmpfiles --create pidtrail.conf
+# In the words of the README, on a host that has no such folder yet, as Debian 12.
+rm -rf etc/sysusers.d
+grep "^install -D -m 0644 -t /etc/" "$CHECKOUT/README.md" >run/install
+chroot . sh -eu -c "cd $CHECKOUT && . /run/install"
+chroot . systemd-sysusers pidtrail.conf
+chroot . systemd-tmpfiles --create pidtrail.conf
 
-    # Nothing else of an ordinary boot, and a watchdog that is worth waiting for.
-    mkdir -p run/systemd/system/pidtrail.service.d
-    cat >run/systemd/system/pidtrail.service.d/test.conf <<UNIT
+# Nothing else of an ordinary boot, and a watchdog that is worth waiting for.
+mkdir run/systemd/system/pidtrail.service.d
+cat >run/systemd/system/pidtrail.service.d/test.conf <<UNIT
 [Unit]
 DefaultDependencies=no
 [Service]
@@ -42,13 +28,13 @@ BindReadOnlyPaths=$CHECKOUT
 WatchdogSec=10
 TimeoutAbortSec=1
 UNIT
-    cp "$CHECKOUT/tests/agent/stand_in.py" run/airflow
-    sed -i "1i#!/usr/bin/python3" run/airflow
-    chmod 755 run/airflow
-    mkdir -m 777 run/tasks
-    mkfifo -m 666 run/fifo
-    # It opens the FIFO for both, so that it does not end with who wrote into it.
-    cat >run/systemd/system/airflow.service <<UNIT
+cp "$CHECKOUT/tests/agent/stand_in.py" run/airflow
+sed -i "1i#!/usr/bin/python3" run/airflow
+chmod 755 run/airflow
+mkdir -m 777 run/tasks
+mkfifo -m 666 run/fifo
+# It opens the FIFO for both, so that it does not end with who wrote into it.
+cat >run/systemd/system/airflow.service <<UNIT
 [Unit]
 DefaultDependencies=no
 [Service]
@@ -56,9 +42,7 @@ User=daemon
 ExecStart=/bin/sh -c "exec /run/airflow scheduler /run/tasks $(printf "%0100d" 0) <>/run/fifo"
 KillSignal=SIGKILL
 UNIT
-    cat >run/systemd/system/play.target <<UNIT
+cat >run/systemd/system/play.target <<UNIT
 [Unit]
 DefaultDependencies=no
 UNIT
-    exec chroot . env -i container=test PATH="$PATH" /lib/systemd/systemd --system --unit=play.target
-'

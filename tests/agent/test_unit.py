@@ -18,6 +18,7 @@ from tests.contract.kubelet import directory
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
+BOOT = CHECKOUT / "tests/programs/boot.sh"
 HISTORY = "/var/lib/pidtrail/history"
 FOUR = {"CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"}
 NUMBERS = {39: "CAP_BPF", 38: "CAP_PERFMON", 19: "CAP_SYS_PTRACE", 2: "CAP_DAC_READ_SEARCH"}
@@ -35,7 +36,7 @@ class Machine:
 
     def __init__(self, cgroup: Path, folder: Path) -> None:
         self.started = subprocess.Popen(
-            ["sh", HERE / "machine.sh", cgroup, folder, CHECKOUT],
+            ["sh", BOOT, cgroup, folder, HERE / "machine.sh", CHECKOUT],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
 from demo.environment import STAMP, InstallError, Release, airflow_environ, find_uv
 from demo.postgres import Postgres
-from demo.processes import Ledger, StageError
+from demo.processes import Ledger
 
 SET_PID = text(
     "UPDATE task_instance SET pid = :pid"
@@ -75,16 +75,7 @@ class Airflow3OnPostgres(Airflow3):
     def make_database(self) -> None:
         """Serve an empty database, and migrate it."""
         self._postgres.start()
-        migration = subprocess.run(
-            [str(self._release.python), str(self._release.command), "db", "migrate"],
-            env=self.environ(),
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if migration.returncode:
-            raise StageError(f"airflow db migrate failed: {migration.stderr.strip()[-400:]}")
+        self.migrate()
 
 
 def stage_on_postgres(release: Release) -> type[Airflow2 | Airflow3OnPostgres]:

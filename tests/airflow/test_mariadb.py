@@ -57,13 +57,7 @@ class OnMariaDb(Airflow2):
     def start(self) -> None:
         """Migrate the database and start the scheduler; the server runs."""
         self.prepare_home()
-        subprocess.run(
-            [str(self._release.python), str(self._release.command), "db", "migrate"],
-            env=self.environ(),
-            cwd=self.home,
-            capture_output=True,
-            check=True,
-        )
+        self.migrate()
         self.start_scheduler()
         self.start_console()
 

@@ -14,6 +14,7 @@ from pidtrail.verdict.model import Report
 from tests.contract.kubelet import directory
 
 HERE = Path(__file__).parent
+BOOT = HERE.parent / "programs/boot.sh"
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.needs_systemd]
@@ -24,7 +25,7 @@ def test_systemd_that_stops_a_worker_is_named(tmp_path: Path) -> None:
     recording, root = tmp_path / "session.db", tmp_path / "root"
     root.mkdir()
     with directory(2) as cgroup:
-        boot = [HERE / "service_manager.sh", cgroup, root, HERE / "worker_stand_in.py"]
+        boot = [BOOT, cgroup, root, HERE / "service_manager.sh", HERE / "worker_stand_in.py"]
         subprocess.run(
             [PIDTRAIL, "trace", "--format", "none", "-o", recording, "--", *boot],
             stdin=subprocess.DEVNULL,
