@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from pidtrail.airflow import client
-from pidtrail.airflow.credentials import Credentials, checked_url, take_credentials
+from pidtrail.airflow.credentials import (
+    Credentials,
+    checked_url,
+    take_credentials,
+    take_database,
+)
 from pidtrail.airflow.rest import Rest
 from pidtrail.errors import UsageError
 from tests.unit.airflow_api import (
@@ -272,6 +277,17 @@ def test_secrets_are_taken_out_of_the_environment(tmp_path: Path) -> None:
     assert "PIDTRAIL_AIRFLOW_TOKEN" not in environ
     assert "pa55" not in repr(given)
     assert "t0ken" not in repr(given)
+
+
+def test_the_database_is_taken_from_a_file_or_out_of_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("mysql://u:pa55@h/a\n")
+    environ = {"PIDTRAIL_AIRFLOW_DB": "postgresql://u:pa55@h/a", "HOME": "/"}
+
+    assert take_database({"PIDTRAIL_AIRFLOW_DB_FILE": str(path)}) == "mysql://u:pa55@h/a"
+    assert take_database(environ) == "postgresql://u:pa55@h/a"
+    assert environ == {"HOME": "/"}
+    assert take_database(environ) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """
-Whom to say that we are to Airflow's REST API, and where that API is.
+Whom to say that we are to Airflow's REST API, and where that API and the database are.
 
 Rule 1: never from the command line: every user of the host can read it.
 Rule 2: what a file holds is read again when Airflow refuses it: tokens expire and
@@ -19,6 +19,7 @@ from pidtrail.errors import UsageError
 USER = "PIDTRAIL_AIRFLOW_USER"
 PASSWORD = "PIDTRAIL_AIRFLOW_PASSWORD"  # noqa: S105 (the variable's name)
 TOKEN = "PIDTRAIL_AIRFLOW_TOKEN"  # noqa: S105
+DATABASE = "PIDTRAIL_AIRFLOW_DB"
 _MOST_BYTES = 65_536
 
 
@@ -62,6 +63,16 @@ def take_credentials(environ: MutableMapping[str, str]) -> Credentials:
     password, password_file = _value(environ, PASSWORD)
     token, token_file = _value(environ, TOKEN)
     return _checked(user, password, token, password_file, token_file)
+
+
+def take_database(environ: MutableMapping[str, str]) -> str | None:
+    """
+    Return the URL of the metadata database that the environment names, and take it out of it.
+
+    It may hold a password. Raises UsageError for a file that cannot be read, without
+    what stands in it.
+    """
+    return _value(environ, DATABASE)[0]
 
 
 def checked_url(url: str) -> str:

@@ -17,6 +17,7 @@ import click
 from msgspec import structs
 
 from pidtrail.airflow.account import Account, checked_template
+from pidtrail.airflow.credentials import DATABASE, take_credentials, take_database
 from pidtrail.cli.airflows import Airflows
 from pidtrail.cli.child import Child
 from pidtrail.cli.logs import log
@@ -73,7 +74,8 @@ MAX_SHOWN_EVENTS = 300_000
 @click.option(
     "--airflow-db",
     metavar="URL",
-    help="Airflow's metadata database; else from the environment or airflow.cfg.",
+    help="Airflow's metadata database; else from PIDTRAIL_AIRFLOW_DB[_FILE], the environment or"
+    " airflow.cfg. A password in it is better kept in the file.",
 )
 @click.option(
     "--airflow-api",
@@ -150,7 +152,7 @@ class Trace:
                 raise UsageError(error.message) from None
         self.account = Account(
             os.environ,
-            database=airflow_db,
+            database=self.database(airflow_db),
             rest=self.make_rest() if airflow_api is not None else None,
             template=log_template,
         )
@@ -265,12 +267,21 @@ class Trace:
 
     def make_rest(self) -> Rest:
         """Take the credentials out of the environment, before a command inherits it."""
-        from pidtrail.airflow.credentials import take_credentials
         from pidtrail.airflow.rest import Rest
 
         return Rest(
             self.airflow_api or "", take_credentials(os.environ), since_epoch_ns=time.time_ns()
         )
+
+    def database(self, given: str | None) -> str | None:
+        """Return the URL that the user named; from the environment before a command inherits it."""
+        named = take_database(os.environ)
+        if given is not None and redact_url(given) != given:
+            log.warning(
+                "--airflow-db shows its password to every user of this host",
+                instead=f"{DATABASE} or {DATABASE}_FILE",
+            )
+        return given or named
 
     def tell_command(self, path: str) -> str:
         """Return the path of the plugin's socket; a command that we start will find it there."""
