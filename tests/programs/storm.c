@@ -1,6 +1,7 @@
 /*
  * COUNT processes that end at once, WIDTH of them at a time: fork, _exit, wait. With a third
- * argument each also executes this file with that many bytes of arguments.
+ * argument each also executes this file with that many bytes of arguments, and with a fourth one
+ * so many microseconds pass between one fork and the next.
  */
 #include "say.h"
 
@@ -21,6 +22,7 @@ int main(int argc, char **argv)
 	long count = argc > 1 ? atol(argv[1]) : 1000;
 	long width = argc > 2 ? atol(argv[2]) : 1;
 	long bytes = argc > 3 ? atol(argv[3]) : 0;
+	long pause_us = argc > 4 ? atol(argv[4]) : 0;
 	char *next[] = { argv[0], padding, NULL };
 	long long codes = 0, began, forked = 0, running = 0;
 	int status;
@@ -43,6 +45,8 @@ int main(int argc, char **argv)
 				die("fork");
 			forked++;
 			running++;
+			if (pause_us)
+				usleep(pause_us);
 			continue;
 		}
 		if (waitpid(-1, &status, 0) < 0)
