@@ -149,8 +149,9 @@ def claims(
         if FIRST:
             threads = [record for record in node.execs if record.old_tid is not None]
             yield "images from a thread", entry.thread_images, len(threads)
-        # Whose parent may leave at any moment is adopted at a moment that only the kernel knows.
-        if not entry.left or entry.parent_at_end != entry.ppid:
+        # Whose parent may leave at any moment, also one who adopted it, is adopted at a moment
+        # that only the kernel knows.
+        if not entry.left:
             yield "parent at the end", entry.parent_at_end, node.exit.ppid
             last = tree.parent(node)
             yield "last parent", entry.parent_at_end, last.pid if last else None
