@@ -17,7 +17,7 @@ from msgspec import structs
 
 from pidtrail.airflow.commands import argv_facts
 from pidtrail.airflow.facts import Role, TitleFacts, uuid_in
-from pidtrail.airflow.identify import env_task, merge, title_facts
+from pidtrail.airflow.identify import env_task, merge, shown_facts, title_facts
 from pidtrail.airflow.lognames import LogNames
 from pidtrail.events import (
     AirflowFact,
@@ -198,9 +198,6 @@ def facts_of(event: Title | Exec | Observed) -> TitleFacts | None:
         return title_facts(event.title) if event.title is not None else None
     if event.argv is None:
         return None
-    # A rewritten command line comes out of /proc as one item: that is a title.
-    if isinstance(event, Observed) and len(event.argv) == 1:
-        found = title_facts(event.argv[0])
-        if found is not None:
-            return found
-    return argv_facts(event.argv, truncated=bool(getattr(event, "argv_truncated", False)))
+    if isinstance(event, Observed):
+        return shown_facts(event.argv)
+    return argv_facts(event.argv, truncated=bool(event.argv_truncated))

@@ -15,8 +15,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
-from pidtrail.airflow.commands import argv_facts
-from pidtrail.airflow.identify import title_facts
+from pidtrail.airflow.identify import shown_facts
 from pidtrail.airflow.running import LEFT_ROLES, ROOT_ROLES, Running, command_line, root_processes
 from pidtrail.sources.procdir import ProcDirectory
 
@@ -86,6 +85,5 @@ class Roots:
 
 def shows_airflow(pid: int) -> bool:
     """Return whether a process shows the words of a root, or of who was left by one."""
-    argv = command_line(pid)
-    facts = (title_facts(argv[0]) if len(argv) == 1 else None) or argv_facts(argv)
+    facts = shown_facts(command_line(pid))
     return facts is not None and facts.role in ROOT_ROLES | LEFT_ROLES

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pidtrail.airflow.commands import airflow_command, argv_facts, small_int, uuid_text
 from pidtrail.airflow.facts import Role, TitleFacts
@@ -63,6 +63,16 @@ _PREFIXES: tuple[tuple[str, Role, int | None, str | None], ...] = (
     ("gunicorn: ", Role.OTHER, None, None),
     ("[ready] gunicorn: ", Role.OTHER, None, None),
 )
+
+
+def shown_facts(argv: Sequence[str]) -> TitleFacts | None:
+    """
+    Return what a command line says that was read from /proc, or None if it is none of Airflow's.
+
+    A title comes out of there as one item: it was written over the arguments.
+    """
+    found = title_facts(argv[0]) if len(argv) == 1 else None
+    return found if found is not None else argv_facts(argv)
 
 
 def title_facts(title: str) -> TitleFacts | None:

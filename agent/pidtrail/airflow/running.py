@@ -7,9 +7,8 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from pidtrail.airflow.commands import argv_facts
 from pidtrail.airflow.facts import Role
-from pidtrail.airflow.identify import title_facts
+from pidtrail.airflow.identify import shown_facts
 
 ROOT_ROLES: Final = frozenset({Role.SCHEDULER, Role.CELERY_WORKER, Role.TRIGGERER})
 EXECUTOR_ROLES: Final = frozenset({Role.EXECUTOR_WORKER, Role.EXECUTOR_MANAGER})
@@ -41,7 +40,7 @@ def airflow_processes() -> list[Running]:
     for process in psutil.process_iter(["pid", "ppid", "username"]):
         parents[process.pid] = process.info["ppid"]
         argv = command_line(process.pid)
-        facts = (title_facts(argv[0]) if len(argv) == 1 else None) or argv_facts(argv)
+        facts = shown_facts(argv)
         if facts is not None and facts.role is not Role.OTHER:
             found[process.pid] = Running(
                 process.pid, process.info["ppid"], facts.role, process.info["username"]

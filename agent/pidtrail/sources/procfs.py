@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pidtrail.airflow.commands import argv_facts
 from pidtrail.airflow.facts import Role
-from pidtrail.airflow.identify import title_facts
+from pidtrail.airflow.identify import shown_facts
 from pidtrail.errors import SourceUnavailable, UsageError
 from pidtrail.events import Event, Exec, Exit, Fidelity, Fork, Observed, Reap, Title
 from pidtrail.redact import redact_argv, redact_text
@@ -386,6 +385,5 @@ def renames_itself(argv: list[str] | None) -> bool:
     """Tell whether a command line is of an Airflow process that gets a new title for each task."""
     if argv is None:
         return False
-    facts = title_facts(argv[0]) if len(argv) == 1 else None
-    facts = facts if facts is not None else argv_facts(argv)
+    facts = shown_facts(argv)
     return facts is not None and facts.role in RENAME_THEMSELVES
