@@ -9,19 +9,13 @@ import pytest
 from pidtrail.sources.addresses import own_addresses
 from pidtrail.sources.replay import Replay
 from pidtrail.verdict.engine import judge_stream
-from tests.airflow.variants import Played, Ways, argv_of, chain, recorded, runners
+from tests.airflow.variants import NEEDS, Played, Ways, argv_of, chain, recorded, runners
 from tests.airflow.ways import PODS
 
 # In dags_of_ways/ways.py.
 ADDRESS = "203.0.113.7"
 
-pytestmark = [
-    pytest.mark.needs_root,
-    pytest.mark.needs_bpf,
-    pytest.mark.needs_airflow,
-    pytest.mark.needs_postgres,
-    pytest.mark.timeout(900),
-]
+pytestmark = NEEDS
 
 
 @pytest.mark.parametrize("case", PODS)

@@ -10,6 +10,7 @@ import pytest
 from pidtrail.airflow.messages import readings
 from pidtrail.verdict.model import Verdict
 from tests.airflow.variants import (
+    NEEDS,
     THREE,
     TWO,
     Ways,
@@ -37,13 +38,7 @@ FORKS = {
     THREE: {"sudo_daemon": 2, "sudo_nobody": 1, "sudo_games": 0},
 }
 
-pytestmark = [
-    pytest.mark.needs_root,
-    pytest.mark.needs_bpf,
-    pytest.mark.needs_airflow,
-    pytest.mark.needs_postgres,
-    pytest.mark.timeout(900),
-]
+pytestmark = NEEDS
 
 
 @pytest.mark.parametrize("case", SUDO)

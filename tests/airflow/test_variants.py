@@ -12,6 +12,7 @@ from pidtrail.verdict.model import Verdict
 from tests.airflow.examples import assert_shown, of_stage
 from tests.airflow.tracing import heard, judged_without_plugin
 from tests.airflow.variants import (
+    NEEDS,
     TWO,
     Ways,
     argv_of,
@@ -23,13 +24,7 @@ from tests.airflow.variants import (
 )
 from tests.airflow.ways import PODS, SUDO
 
-pytestmark = [
-    pytest.mark.needs_root,
-    pytest.mark.needs_bpf,
-    pytest.mark.needs_airflow,
-    pytest.mark.needs_postgres,
-    pytest.mark.timeout(900),
-]
+pytestmark = NEEDS
 
 
 def test_no_way_changes_a_pid(ways: Ways) -> None:

@@ -34,6 +34,14 @@ from pidtrail.verdict.model import ProcessReport, Verdict
 from tests.airflow.tracing import PIDTRAIL, explain, give_plugin, trace
 from tests.airflow.ways import DAGS, Sequential2
 
+NEEDS = [
+    pytest.mark.needs_root,
+    pytest.mark.needs_bpf,
+    pytest.mark.needs_airflow,
+    pytest.mark.needs_postgres,
+    pytest.mark.timeout(900),
+]
+"""Of every test that reads what is played here."""
 TWO, THREE = "2.11.2", "3.3.2"
 STAGES = {TWO: ("users", "interpreter", "sequential"), THREE: ("users", "standalone")}
 # By hand: the words behind `airflow`. An executor of 3.x wants an api-server beside it.

@@ -42,11 +42,16 @@ def tracefs() -> Iterator[None]:
 @pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_, marks) in SOURCES.items()])
 def source(request: pytest.FixtureRequest) -> Iterator[Source]:
     """Return a source that is not open yet, and close it in the end."""
+    yield from made(request, SOURCES[request.param][0])
+
+
+def made(request: pytest.FixtureRequest, make: Callable[[], Source]) -> Iterator[Source]:
+    """Make a source with what its mark says that it needs, and close it in the end."""
     if request.node.get_closest_marker("needs_tracefs") is not None:
         request.getfixturevalue("tracefs")
-    made = SOURCES[request.param][0]()
-    yield made
-    made.close()
+    source = make()
+    yield source
+    source.close()
 
 
 def require(source: Source, needs: str) -> None:

@@ -14,7 +14,7 @@ from pidtrail.events import Event, Exec, Exit, Fork, Lost
 from pidtrail.sources import proc
 from pidtrail.sources.connector import ConnectorSource
 from pidtrail.sources.source import Source
-from tests.contract.conftest import SOURCES
+from tests.contract.conftest import SOURCES, made
 from tests.contract.story import Story
 from tests.programs.build import program
 
@@ -27,11 +27,7 @@ GROUPS, SIZE = 2, 3
 @pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_, marks) in ALL.items()])
 def source(request: pytest.FixtureRequest) -> Iterator[Source]:
     """Return a source that is not open yet, and close it in the end."""
-    if request.node.get_closest_marker("needs_tracefs") is not None:
-        request.getfixturevalue("tracefs")
-    made = ALL[request.param][0]()
-    yield made
-    made.close()
+    yield from made(request, ALL[request.param][0])
 
 
 def read_until(source: Source, events: list[Event], condition: Callable[[], bool]) -> None:

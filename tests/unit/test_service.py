@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -420,6 +421,25 @@ def test_without_a_service_that_is_said(tmp_path: Path) -> None:
         Answer(str(tmp_path / "dead"), Request("history"))
 
 
+@contextlib.contextmanager
+def answering(path: Path, said: bytes) -> Iterator[str]:
+    """Be another service, which says this to the first who asks."""
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+
+        def answer() -> None:
+            made, _ = other.accept()
+            with made:
+                made.recv(1 << 16)
+                made.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield str(path)
+        thread.join()
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -434,22 +454,8 @@ def test_another_service_is_one_clear_line(
 ) -> None:
     """One that is newer, older, or none of ours."""
     monkeypatch.setattr(client, "WAIT_SECONDS", PATIENCE_S)
-    path = str(tmp_path / "other")
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(path)
-        other.listen()
-
-        def answer() -> None:
-            made, _ = other.accept()
-            with made:
-                made.recv(1 << 16)
-                made.sendall(said)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with pytest.raises(PidtrailError, match=why):
-            Answer(path, Request("history"))
-        thread.join()
+    with answering(tmp_path / "other", said) as path, pytest.raises(PidtrailError, match=why):
+        Answer(path, Request("history"))
 
 
 def test_a_service_that_stands_still_is_not_waited_for(
@@ -466,7 +472,6 @@ def test_a_service_that_stands_still_is_not_waited_for(
 
 def test_newer_lines_of_an_answer_are_passed_over(tmp_path: Path) -> None:
     """A field that is not known, and a record of a type that is not known."""
-    path = str(tmp_path / "newer")
     start = msgspec.json.decode(codec.encode_header(head())) | {"x_new": 1}
     said = [
         start,
@@ -476,20 +481,9 @@ def test_newer_lines_of_an_answer_are_passed_over(tmp_path: Path) -> None:
         {"type": "end", "x_new": 4},
     ]
     assert start["schema"] == EVENT_SCHEMA
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(path)
-        other.listen()
-
-        def answer() -> None:
-            made, _ = other.accept()
-            with made:
-                made.recv(1 << 16)
-                made.sendall(b"".join(msgspec.json.encode(one) + b"\n" for one in said))
-
-        thread = threading.Thread(target=answer)
-        thread.start()
+    lines = b"".join(msgspec.json.encode(one) + b"\n" for one in said)
+    with answering(tmp_path / "newer", lines) as path:
         ((_, events),), got = ask(path)
-        thread.join()
 
     first, second = map(codec.to_object, events)
     assert first == said[2]
