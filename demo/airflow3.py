@@ -88,6 +88,10 @@ class Airflow3(AirflowHost):
     def prepare_home(self) -> None:
         """Make folders, a migrated database, and the password of our one user."""
         super().prepare_home()
+        # Airflow writes a default one where it finds none, and closes it to others: each part
+        # looks, then makes it (write_default_airflow_configuration_if_needed, 3.3.2). Of parts
+        # of different users that start at once, the second to make it would end.
+        (self.home / "airflow.cfg").touch()
         self.make_database()
         passwords = self.home / _PASSWORDS
         passwords.touch(mode=0o600)
