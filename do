@@ -230,21 +230,26 @@ tell_uv() {
 }
 
 pip_says() {
-    for scope in :env: install global; do
-        if said=$($PYTHON -m pip config get "$scope.$1" 2>/dev/null); then
-            # As pip does: a local directory that is not there is passed over.
-            kept=''
-            for entry in $said; do
-                case $entry in
-                file://* | /*) [ -e "${entry#file://}" ] || continue ;;
-                esac
-                kept="$kept${kept:+ }$entry"
-            done
-            said=$kept
-            return
-        fi
-    done
     said=''
+    # As pip does: a local directory that is not there is passed over.
+    for entry in $(pip_setting "$1"); do
+        case $entry in
+        file://* | /*) [ -e "${entry#file://}" ] || continue ;;
+        esac
+        said="$said${said:+ }$entry"
+    done
+}
+
+# Not `pip config get`: of the files it reads the user's alone, and /etc/pip.conf may say it.
+pip_setting() {
+    $PYTHON -m pip config list 2>/dev/null | $PYTHON -c '
+import ast, sys
+pairs = dict(line.rstrip().partition("=")[::2] for line in sys.stdin)
+for scope in (":env:", "install", "global"):
+    if f"{scope}.{sys.argv[1]}" in pairs:
+        print(ast.literal_eval(pairs[f"{scope}.{sys.argv[1]}"]))
+        break
+' "$1"
 }
 
 # Everything that `.venv/bin/pidtrail` needs, and the further needs in the arguments.

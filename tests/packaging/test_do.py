@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -47,3 +48,24 @@ def test_a_second_setup_has_nothing_to_do() -> None:
     do("setup")
 
     assert do("setup").stdout == "==> ready: .venv/bin/pidtrail\n"
+
+
+def test_what_the_host_says_to_pip_is_known_to_uv_too(tmp_path: Path) -> None:
+    """The administrator's file counts beside the user's; a folder that is missing does not."""
+    (tmp_path / "pip").mkdir()
+    settings = "[global]\npidtrail-one = no\n[install]\npidtrail-one =\n  /not/there\n  /usr\n"
+    (tmp_path / "pip/pip.conf").write_text(settings)
+    each = "for one; do pip_says $one; echo $said; done"
+    of_pip = r"^(?:pip_says|pip_setting)\(\) \{\n.*?^\}\n"
+    functions = re.findall(of_pip, SCRIPT, re.MULTILINE | re.DOTALL)
+
+    done = subprocess.run(
+        ["sh", "-euc", f"{''.join(functions)}{each}", "sh", "pidtrail-one", "pidtrail-other"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHON": ".venv/bin/python", "XDG_CONFIG_DIRS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.splitlines() == ["/usr", ""]
