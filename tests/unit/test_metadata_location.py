@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -122,19 +121,45 @@ def test_an_absent_option_means_airflows_default(tmp_path: Path) -> None:
     assert location.url == f"sqlite:///{tmp_path}/airflow.db"
 
 
-def test_a_destroyed_environment_falls_back_to_the_home_of_the_user(tmp_path: Path) -> None:
-    """What setproctitle leaves is zeros, and the tail of a long title, where the variables were."""
+def hidden(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a /proc in which process 7, whose user has that home, hides its settings."""
+    monkeypatch.setattr("pidtrail.airflow.location.home_of", lambda _pid, _proc: str(home))
     (tmp_path / "proc/7").mkdir(parents=True)
-    (tmp_path / "proc/7/environ").write_bytes(b"__local', '--x=1', \0\0\0\0")
+    (tmp_path / "proc/7/environ").write_bytes(b"run_id=x', '--x=1', \0\0\0\0")
+    return tmp_path / "proc"
 
-    location = locate(None, {"HOME": str(tmp_path)}, 7, proc=tmp_path / "proc")
 
-    home = Path("~").expanduser() if os.environ.get("HOME") == "/root" else None
-    if home is not None and not (home / "airflow").exists():
-        assert (
-            location.problem
-            == f"no Airflow database found: {home}/airflow/airflow.cfg does not exist"
-        )
+@pytest.mark.parametrize("text", [None, "", "[database]\nsql_alchemy_conn = sqlite:////x.db\n"])
+def test_who_hides_his_settings_is_said_to_and_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """The file that 2.x writes at its first start has a default that may hold no more."""
+    if text is not None:
+        config(tmp_path / "airflow", text)
+
+    assert locate(None, {}, 7, proc=hidden(tmp_path, tmp_path, monkeypatch)) == Location(
+        None,
+        problem="process 7 hides its settings, and its memory may not be read: name its database "
+        "as db or db_file in [airflow] of the service's settings, or as --airflow-db",
+    )
+
+
+def test_a_file_that_names_a_server_is_supposed_to_be_his(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config(tmp_path / "airflow", f"[database]\nsql_alchemy_conn = {PG}\n")
+
+    assert locate(None, {}, 7, proc=hidden(tmp_path, tmp_path, monkeypatch)) == Location(
+        PG, f"{path}, supposed to be that of process 7"
+    )
+
+
+def test_who_is_gone_hides_nothing(tmp_path: Path) -> None:
+    location = locate(None, {"HOME": str(tmp_path)}, 7, proc=tmp_path)
+
+    assert location.problem == (
+        f"no Airflow database found: {tmp_path}/airflow/airflow.cfg does not exist"
+    )
 
 
 def test_a_destroyed_environment_does_not_hide_our_own_airflow_home(tmp_path: Path) -> None:

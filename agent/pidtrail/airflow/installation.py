@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pidtrail.airflow.environment import environ_of
 from pidtrail.airflow.facts import INSTALLATION
-from pidtrail.airflow.location import environ_of, locate
+from pidtrail.airflow.location import locate
 from pidtrail.events import AirflowFact
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ def own_address(pid: int, *, proc: Path = Path("/proc")) -> str | None:
     """
     Return the installation of a process by its own settings alone, None if they do not tell.
 
-    So if its environment is gone, as a 2.x scheduler's is (setproctitle writes over it), if its
-    URL is computed, or if what is left is Airflow's default and no such file is there:
-    a 3.x Celery worker needs no database and names none.
+    So if its environment cannot be read (environment.py), if its URL is computed, or if what
+    is left is Airflow's default and no such file is there: a 3.x Celery worker needs no database
+    and names none.
     """
     if not environ_of(pid, proc):
         return None

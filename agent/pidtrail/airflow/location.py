@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import configparser
 import os
-import pwd
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
+
+from pidtrail.airflow.environment import environ_of, home_of
 
 # Since 2.3 in [database], before that in [core]; both are read by all of 2.x.
 _VARIABLES = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
@@ -68,7 +69,10 @@ def locate(
         location = _from_environment(env, whose)
         if location is not None:
             return location
-    return _from_files(environ, theirs, home_of(scheduler_pid, proc))
+    location = _from_files(environ, theirs, home_of(scheduler_pid, proc))
+    told = theirs or environ.get("AIRFLOW_HOME") or environ.get("AIRFLOW_CONFIG")
+    is_hidden = not told and scheduler_pid is not None and (proc / str(scheduler_pid)).exists()
+    return _supposed(location, scheduler_pid) if is_hidden else location
 
 
 def normalised(url: str) -> str:
@@ -145,6 +149,22 @@ def _from_files(
     return Location(f"sqlite:///{folder.rstrip('/')}/airflow.db", found)
 
 
+def _supposed(location: Location, pid: int | None) -> Location:
+    """
+    Return what is known of a process that hides its settings.
+
+    In ~/airflow, which is only supposed to be its home, there may be a file; 2.x writes one with
+    its default, SQLite, which says nothing of what the environment says instead.
+    """
+    if location.url is not None and not location.url.startswith("sqlite:"):
+        return location._replace(found=f"{location.found}, supposed to be that of process {pid}")
+    return Location(
+        None,
+        problem=f"process {pid} hides its settings, and its memory may not be read: name its "
+        "database as db or db_file in [airflow] of the service's settings, or as --airflow-db",
+    )
+
+
 def _not_run(where: str, what: str) -> Location:
     return Location(
         None, problem=f"the database URL comes from {what} ({where}), which pidtrail does not ask"
@@ -165,36 +185,6 @@ def airflow_home(theirs: Mapping[str, str], environ: Mapping[str, str], home: st
             return expand(explicit, env)
     base = home or environ.get("HOME", "~")
     return f"{base.rstrip('/')}/airflow"
-
-
-def environ_of(pid: int | None, proc: Path) -> dict[str, str]:
-    """
-    Return the environment of a process, empty where it cannot be known.
-
-    The 2.x scheduler's is destroyed by setproctitle: its bytes are there, and
-    hold no variable any more.
-    """
-    if pid is None:
-        return {}
-    try:
-        raw = (proc / str(pid) / "environ").read_bytes()
-    except OSError:
-        return {}
-    pairs = (entry.decode(errors="surrogateescape").partition("=") for entry in raw.split(b"\0"))
-    return {name: value for name, separator, value in pairs if separator and name.isidentifier()}
-
-
-def home_of(pid: int | None, proc: Path) -> str | None:
-    """Return the home directory of a process's user, as the last resort."""
-    if pid is None:
-        return None
-    env = environ_of(pid, proc)
-    if env.get("HOME"):
-        return env["HOME"]
-    try:
-        return pwd.getpwuid((proc / str(pid)).stat().st_uid).pw_dir
-    except (OSError, KeyError):
-        return None
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:

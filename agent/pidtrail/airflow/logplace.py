@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pidtrail.airflow.location import airflow_home, config_path, environ_of, expand, home_of
+from pidtrail.airflow.environment import environ_of, home_of
+from pidtrail.airflow.location import airflow_home, config_path, expand
 from pidtrail.events import AirflowFact
 
 _SECTIONS = ("logging", "core")

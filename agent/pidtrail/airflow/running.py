@@ -97,8 +97,7 @@ def root_processes() -> list[Running]:
 
     Workers, supervisors and runners whose scheduler was killed may run user code still, beside
     a second start of it. Nobody is named who has another one above: what they fork is followed
-    by itself, and following both would name it twice. Those whose settings can be read
-    come first; a title takes the place of the environment.
+    by itself, and following both would name it twice. Those who need a database come first.
     """
     processes = [p for p in airflow_processes() if p.role in ROOT_ROLES | LEFT_ROLES]
     followed = {p.pid for p in processes}

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from pidtrail.airflow.installation import address_of, own_address, root_fact
-from pidtrail.airflow.running import ROOT_ROLES
+from pidtrail.airflow.running import EXECUTOR_ROLES, ROOT_ROLES
 from pidtrail.cli.logs import log
 from pidtrail.redact import redact_url
 from pidtrail.roots import Roots
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NEEDED_SECONDS: Final = 120.0
 """So long a database is read after the last process that used it has ended: it may be back."""
 MOST_PLACES: Final = 50
+TELLING_ROLES: Final = ROOT_ROLES | EXECUTOR_ROLES
+"""Whose settings tell where the database is; those of workers that were left behind too."""
 
 
 class Airflows:
@@ -52,13 +54,13 @@ class Airflows:
         settings = {}
         for process in running:
             url = None
-            # Who was left behind shows a title where its settings were.
-            if process.role in ROOT_ROLES or not self.places:
+            # A runner's settings are not all Airflow's own: 3.x forbids it the database.
+            if process.role in TELLING_ROLES or not self.places:
                 url = self.locate(process.pid)
             address = None if url is None else address_of(url)
             if url is not None and address is not None:
                 self.urls[address] = url
-            if process.role in ROOT_ROLES:
+            if process.role in TELLING_ROLES:
                 settings[process.pid] = own_address(process.pid), address
             self.roots[process.pid] = url
             log.info("follows", pid=process.pid, role=str(process.role))
