@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from pidtrail.sources.procfs import ProcfsSource
 from pidtrail.sources.source import Source
 from tests.contract.story import Told, tell
 
+CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h; os.unshare is new in Python 3.12
 BCC = [pytest.mark.needs_root, pytest.mark.needs_bcc]
 SOURCES: dict[str, tuple[Callable[[], Source], list[pytest.MarkDecorator]]] = {
     "core": (CoreSource, [pytest.mark.needs_root, pytest.mark.needs_bpf]),
@@ -29,14 +31,20 @@ Tell = Callable[..., Told]
 
 
 @pytest.fixture(scope="session")
-def tracefs() -> Iterator[None]:
-    """Let the tracepoints' formats be readable, and leave the mounts as they were."""
+def tracefs() -> None:
+    """
+    Let the tracepoints' formats be readable, and leave the host's mounts as they are.
+
+    Others may come to rely on a mount of the host's, another run of these tests for one, and
+    would lose it with us: it is made in a mount namespace of our own, which ends with us.
+    """
     if any(is_tracefs(place) for place in TRACEFS):
-        yield
         return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACEFS[0]], check=True)
-    yield
-    subprocess.run(["umount", TRACEFS[0]], check=False)
 
 
 @pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_, marks) in SOURCES.items()])
