@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -325,7 +325,10 @@ class Trace:
         """Turn until the end: the command's, the duration's, the roots', or a signal."""
         deadline = None if self.duration is None else time.monotonic() + self.duration
         pause = TURN_SECONDS
-        watched = {os.pidfd_open(pid) for pid in roots if Path(f"/proc/{pid}").exists()}
+        watched: set[int] = set()
+        for pid in roots:
+            with suppress(ProcessLookupError):
+                watched.add(os.pidfd_open(pid))
         try:
             while True:
                 plugin = self.account.plugin
