@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -161,14 +160,14 @@ class Airflow:
         self.namespace, self.folder = namespace, folder
         self.program = folder / "airflow"
         source = STAND_IN.read_text(encoding="utf-8")
-        self.program.write_text(f"#!{sys.executable}\n{source}", encoding="utf-8")
-        self.program.chmod(stat.S_IRWXU)
+        self.program.write_text(source, encoding="utf-8")
         self.scheduler: subprocess.Popen[str] | None = None
 
     def start(self) -> int:
         """Start a scheduler, and return its number in the namespace."""
         self.scheduler = self.namespace.run(
-            *(self.program, "scheduler", self.folder, ROOM),
+            # As a #! line has it executed, which may hold no blanks and 255 bytes at most.
+            *(sys.executable, self.program, "scheduler", self.folder, ROOM),
             stdin=subprocess.PIPE,
             env=os.environ | {"AIRFLOW_HOME": str(self.folder)},
         )

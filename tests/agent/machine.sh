@@ -6,13 +6,13 @@ set -eu
 CHECKOUT=$1
 mkdir -p ".$CHECKOUT" opt/pidtrail/bin
 mount --rbind "$CHECKOUT" ".$CHECKOUT"
-printf "#!/bin/sh\nexec %s/.venv/bin/pidtrail \"\$@\"\n" "$CHECKOUT" >opt/pidtrail/bin/pidtrail
+printf "#!/bin/sh\nexec '%s/.venv/bin/pidtrail' \"\$@\"\n" "$CHECKOUT" >opt/pidtrail/bin/pidtrail
 chmod 755 opt/pidtrail/bin/pidtrail
 
 # In the words of the README, on a host that has no such folder yet, as Debian 12.
 rm -rf etc/sysusers.d
 grep "^install -D -m 0644 -t /etc/" "$CHECKOUT/README.md" >run/install
-chroot . sh -eu -c "cd $CHECKOUT && . /run/install"
+chroot . sh -euc "cd '$CHECKOUT' && . /run/install"
 chroot . systemd-sysusers pidtrail.conf
 chroot . systemd-tmpfiles --create pidtrail.conf
 
@@ -24,7 +24,7 @@ DefaultDependencies=no
 [Service]
 StandardError=append:/run/log
 # PrivateTmp would hide a checkout below /tmp.
-BindReadOnlyPaths=$CHECKOUT
+BindReadOnlyPaths="$CHECKOUT"
 WatchdogSec=10
 TimeoutAbortSec=1
 UNIT

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import stat
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
 from pidtrail.errors import SourceUnavailable
 from pidtrail.events import Exec, Exit, Fork, Observed, Signal
 from pidtrail.sources import core, proc, selftest
-from tests.contract.inside import ROOT, tell_inside
+from tests.contract.inside import tell_inside
 from tests.contract.story import Told, own_pid_max
 from tests.programs.build import program
+from tests.programs.nobody import as_nobody
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf]
 
 NEW_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-NOBODY = "65534"
 CAPABILITIES = "-all,+cap_39,+cap_38"  # bpf and perfmon, by number for an older libcap-ng
 
 
-def told_inside(prefix: tuple[str, ...], name: str, *arguments: str) -> Told:
+def told_inside(prefix: Sequence[str], name: str, *arguments: str) -> Told:
     """Return the story, which must have been told."""
     told = tell_inside(prefix, name, *arguments)
     assert isinstance(told, Told), told
@@ -88,9 +87,8 @@ def test_exec_from_a_thread_inside_a_namespace() -> None:
 
 def test_two_capabilities_are_enough() -> None:
     """Uid 65534 with CAP_BPF and CAP_PERFMON and nothing else opens the source."""
-    require_open_to_all(ROOT / "agent", program("gate"), program("double_fork"))
-    prefix = (
-        *("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"),
+    compiled()
+    prefix = as_nobody(
         *("--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES),
         *("--bounding-set", CAPABILITIES, "--no-new-privs"),
     )
@@ -104,22 +102,19 @@ def test_two_capabilities_are_enough() -> None:
 
 def test_without_capabilities_the_source_says_which_are_missing() -> None:
     """No rights, no start: the reason names what is missing."""
-    require_open_to_all(ROOT / "agent", program("gate"), program("setsid"))
-    prefix = ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--inh-caps=-all")
+    compiled()
 
-    refused = tell_inside(prefix, "setsid")
+    refused = tell_inside(as_nobody(), "setsid")
 
     assert isinstance(refused, str)
     assert "CAP_BPF" in refused
     assert "CAP_PERFMON" in refused
 
 
-def require_open_to_all(*paths: Path) -> None:
-    """Skip where another user could not even read the checkout."""
-    for path in paths:
-        for part in (path, *path.parents):
-            if not part.stat().st_mode & stat.S_IXOTH:
-                pytest.skip(f"{part} is closed to uid {NOBODY}")
+def compiled() -> None:
+    """Compile the programs, which another user may not."""
+    for name in ("gate", "double_fork", "setsid"):
+        program(name)
 
 
 def test_self_test_refuses_nonsense() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def unit(tmp_path: Path) -> Path:
     copy = tmp_path / UNIT.name
     text = UNIT.read_text(encoding="utf-8")
     assert "/opt/pidtrail/bin/pidtrail" in text
-    copy.write_text(text.replace("/opt/pidtrail/bin/pidtrail", sys.executable), encoding="utf-8")
+    copy.write_text(text.replace("/opt/pidtrail/bin/pidtrail", "/bin/sh"), encoding="utf-8")
     return copy
 
 

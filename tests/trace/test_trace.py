@@ -8,33 +8,39 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pidtrail.store import Recording
 from pidtrail.tree import grow
+from tests.programs.nobody import as_nobody
 
 pytestmark = [pytest.mark.needs_bpf, pytest.mark.needs_root]
 PIDTRAIL = [sys.executable, "-m", "pidtrail"]
+SHELL_WORDS = shlex.join(PIDTRAIL)
 DEADLINE_S = 30
 
 
-def trace(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run `pidtrail trace` to its end and return what it said."""
-    return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        [*PIDTRAIL, "trace", *arguments],
+def trace(
+    *arguments: str, before: Sequence[str] = (), env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `pidtrail trace`, with words `before` the command, to its end; return what it said."""
+    return subprocess.run(
+        [*before, *PIDTRAIL, "trace", *arguments],
         capture_output=True,
         text=True,
         errors="replace",
         timeout=DEADLINE_S,
         check=False,
-        **options,
+        env=env,
     )
 
 
@@ -113,7 +119,7 @@ def test_a_thread_is_not_followed_in_place_of_its_process() -> None:
 
 def test_it_does_not_trace_itself() -> None:
     """A source leaves out the agent, so nothing would be told."""
-    command = f"exec {' '.join(PIDTRAIL)} trace --duration 1 --pid $$"
+    command = f"exec {SHELL_WORDS} trace --duration 1 --pid $$"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
@@ -130,8 +136,7 @@ def test_a_duration_that_is_no_number_is_wrong_usage() -> None:
 def test_a_home_that_may_not_be_entered_stops_nothing() -> None:
     """As under setpriv, which leaves HOME as it was: root's."""
     done = trace(
-        "--source", "procfs", "--format", "none", "--", "true",
-        user=65534, group=65534, extra_groups=[],
+        "--source", "procfs", "--format", "none", "--", "true", before=as_nobody(),
         env=os.environ | {"HOME": "/proc/1/root/nowhere"},
     )  # fmt: skip
 
@@ -140,7 +145,7 @@ def test_a_home_that_may_not_be_entered_stops_nothing() -> None:
 
 def test_nohup_keeps_the_session() -> None:
     """A signal that is ignored when we start stays ignored."""
-    shell = f"trap '' HUP; exec {' '.join(PIDTRAIL)} --log-format json trace -- sleep 2"
+    shell = f"trap '' HUP; exec {SHELL_WORDS} --log-format json trace -- sleep 2"
     process = subprocess.Popen(["sh", "-c", shell], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert '"attached"' in process.stderr.readline()
@@ -152,7 +157,7 @@ def test_nohup_keeps_the_session() -> None:
 
 def test_a_closed_stderr_ends_no_session() -> None:
     """What is said there is said to nobody; the events go on."""
-    command = f"exec {' '.join(PIDTRAIL)} trace --format jsonl -- sh -c 'exit 3' 2>&-"
+    command = f"exec {SHELL_WORDS} trace --format jsonl -- sh -c 'exit 3' 2>&-"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
 
     assert done.returncode == 3
@@ -168,7 +173,7 @@ def test_no_room_for_the_stream_ends_the_command(tmp_path: Path) -> None:
     room.mkdir()
     loop = f"echo $$ > {marker}; while :; do /bin/true; done"
     script = (
-        f"mount -t tmpfs -o size=64k tmpfs {room} && exec {' '.join(PIDTRAIL)} trace "
+        f"mount -t tmpfs -o size=64k tmpfs {room} && exec {SHELL_WORDS} trace "
         f'--format jsonl -- sh -c "{loop}" > {room}/events'
     ).replace("$$", "\\$\\$")
     done = subprocess.run(
@@ -198,10 +203,7 @@ def test_nothing_to_follow_is_wrong_usage() -> None:
 
 def test_who_may_not_is_told_what_is_missing() -> None:
     """Without capabilities one line names them and points to doctor."""
-    done = trace(
-        "--source", "core", "--format", "none", "--", "true",
-        user=65534, group=65534, extra_groups=[],
-    )  # fmt: skip
+    done = trace("--source", "core", "--format", "none", "--", "true", before=as_nobody())
 
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
@@ -299,7 +301,10 @@ def test_nobody_reading_ends_the_session_and_the_command(tmp_path: Path) -> None
     script = f"echo $$ > {marker}; while :; do /bin/true; done"
     process = start("--format", "jsonl", "--", "sh", "-c", script)
     assert process.stdout is not None
-    process.stdout.readline()
+    # Ended at its first event, the command might not have said yet who it is.
+    for line in process.stdout:
+        if '"/bin/true"' in line:
+            break
     process.stdout.close()
     process.communicate(timeout=DEADLINE_S)
 
@@ -310,7 +315,7 @@ def test_nobody_reading_ends_the_session_and_the_command(tmp_path: Path) -> None
 def test_a_full_disk_is_said_and_the_session_goes_on(tmp_path: Path) -> None:
     """On a file system with no room left the events are still shown, and the status is CMD's."""
     script = (
-        f"mount -t tmpfs -o size=256k tmpfs {tmp_path} && exec {' '.join(PIDTRAIL)} trace "
+        f"mount -t tmpfs -o size=256k tmpfs {tmp_path} && exec {SHELL_WORDS} trace "
         f"--format jsonl -o {tmp_path}/session.db -- sh -c "
         "'i=0; while [ $i -lt 800 ]; do /bin/true; i=$((i+1)); done; exit 5'"
     )
@@ -348,11 +353,11 @@ def test_duration_ends_an_attached_session(tmp_path: Path) -> None:
 
 def test_an_attached_session_ends_with_its_processes() -> None:
     """When all that was followed has ended there is nothing left to watch."""
-    sleeper = subprocess.Popen(["sleep", "1"])
-    try:
-        assert trace("--pid", str(sleeper.pid), "--format", "none").returncode == 0
-    finally:
-        sleeper.wait()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as waiting:
+        process = start("--pid", str(waiting.pid), "--format", "none")
+    process.communicate(timeout=DEADLINE_S)
+
+    assert process.returncode == 0
 
 
 def test_an_existing_file_that_is_no_recording_is_not_overwritten(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -405,7 +406,8 @@ def test_a_closed_pipe_and_a_full_disk_end_quietly_and_clearly(tmp_path: Path) -
 )
 def test_a_stream_that_was_closed_is_one_line(recording: Path, closed: str, args: str) -> None:
     """As a service manager or a shell may start us; no file of ours gets the number instead."""
-    command = f"{sys.executable} -m pidtrail {args.format(path=recording)} {closed}"
+    words = args.format(path=shlex.quote(str(recording)))
+    command = f"{shlex.quote(sys.executable)} -m pidtrail {words} {closed}"
     done = subprocess.run(
         ["sh", "-c", command], cwd=ROOT / "agent", capture_output=True, check=False
     )
@@ -421,7 +423,7 @@ def test_nobody_hears_what_is_said_on_a_closed_stderr(recording: Path) -> None:
         cwd=ROOT / "agent", check=True,
     )  # fmt: skip
     lines.write_bytes(lines.read_bytes() + b"not json\n")
-    command = f"{sys.executable} -m pidtrail tree {lines} 2>&-"
+    command = shlex.join([sys.executable, "-m", "pidtrail", "tree", str(lines)]) + " 2>&-"
     done = subprocess.run(
         ["sh", "-c", command], cwd=ROOT / "agent", capture_output=True, check=False
     )

@@ -17,7 +17,7 @@ from pidtrail.airflow.running import Running, airflow_processes, airflow_roots
 
 Start = Callable[..., tuple[int, int]]
 IDLE = "airflow worker -- LocalExecutor: <idle>"
-SCHEDULER = """#!{python}
+SCHEDULER = """
 import os, subprocess
 # cat waits for ever on a FIFO that it may write to itself; so does tee, whatever its arguments.
 fifo = os.open({fifo!r}, os.O_RDWR)
@@ -36,13 +36,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def run(executable: str = "/bin/cat", *behind: str) -> tuple[int, int]:
-        text = SCHEDULER.format(
-            python=sys.executable, fifo=str(fifo), argv=[IDLE, *behind], executable=executable
-        )
+        text = SCHEDULER.format(fifo=str(fifo), argv=[IDLE, *behind], executable=executable)
         program.write_text(text)
-        program.chmod(0o700)
         scheduler = subprocess.Popen(
-            [program, "scheduler"],
+            # As a #! line has it executed, which may hold no blanks and 255 bytes at most.
+            [sys.executable, program, "scheduler"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
