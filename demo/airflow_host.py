@@ -23,6 +23,7 @@ from demo.witness import FOLDER_VARIABLE, Note, read_notes
 
 # Below net.ipv4.ip_local_port_range, so that no outgoing connection takes one meanwhile.
 _PORTS = range(20000, 32000)
+_TAKEN: list[socket.socket] = []
 _FINAL = {"success", "failed"}
 
 
@@ -249,19 +250,39 @@ class AirflowHost(ABC):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now, all different."""
-    held: list[socket.socket] = []
+    """
+    Ports of 127.0.0.1 that nobody listens on now, and no other call anywhere on this host returned.
+
+    The second for as long as this process lives: a server is started some time after its port
+    was chosen. Raises `StageError`.
+    """
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            return found
+        if _is_free(port) and _take(port):
+            found.append(port)
+    if len(found) < count:
+        raise StageError(f"no {count} ports of 127.0.0.1 are free from {_PORTS[0]} to {_PORTS[-1]}")
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as candidate:
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _take(port: int) -> bool:
+    """Mark a port as ours, if nobody has: by an abstract name (unix(7)), which goes with us."""
+    mark = socket.socket(socket.AF_UNIX)
     try:
-        for port in random.sample(_PORTS, len(_PORTS)):
-            if len(held) == count:
-                break
-            candidate = socket.socket()
-            held.append(candidate)
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError:
-                held.pop().close()
-        return [taken.getsockname()[1] for taken in held]
-    finally:
-        for taken in held:
-            taken.close()
+        mark.bind(f"\0pidtrail-port-{port}")
+    except OSError:
+        mark.close()
+        return False
+    _TAKEN.append(mark)
+    return True

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import pymysql  # type: ignore[import-untyped]
+
+from demo.airflow_host import free_ports
 
 ACCOUNT = "mysql"
 USER = "airflow"
@@ -38,9 +39,7 @@ class MariaDb:
         os.chown(self._folder, self._account.pw_uid, self._account.pw_gid)
         self._log, self._statements = self._folder / "log", self._folder / "statements"
         self.socket = self._folder / "socket"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        (self.port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
         installed = self._spawn(
             *("mariadb-install-db", "--no-defaults", f"--datadir={self._folder / 'data'}"),

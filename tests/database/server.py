@@ -6,13 +6,14 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import psycopg2  # type: ignore[import-untyped]
+
+from demo.airflow_host import free_ports
 
 USER = "postgres"
 PASSWORD = "hunter2-p@ss/w:rd"
@@ -37,9 +38,7 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix="pidtrail-postgres-"))
         os.chown(self._folder, self._account.pw_uid, self._account.pw_gid)
         self._log = self._folder / "log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        (self.port,) = free_ports(1)
         secret = self._folder / "password"
         secret.write_text(PASSWORD)
         os.chown(secret, self._account.pw_uid, self._account.pw_gid)
