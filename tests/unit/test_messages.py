@@ -16,9 +16,11 @@ from pidtrail.cli.logs import log
 from pidtrail.store import Recorder
 from pidtrail.verdict.rules import RULES, code_of
 from tests.unit.example_stories import impersonation
+from tests.unit.listed import FURTHER, pairs
 from tests.unit.story import Airflow2, Airflow3, header, ref, uuid
 
 TI = uuid(7)
+OF_NO_TASK = {"dag-reader", "web-worker", "pid-file"}
 LINES = (
     ("recorded-pid", "Recorded pid 22693 does not match the current pid 22706"),
     ("executor-pid-mismatch", "Failed to execute task PID of job runner does not match."),
@@ -227,6 +229,11 @@ LINES = (
         ),
     ),
     ("not-started-yet", "Heartbeat failed with Exception: Process is not started yet"),
+    (
+        "start-failed",
+        f"Client error '409 Conflict' for url 'http://api:8080/execution/task-instances/{TI}/run'",
+    ),
+    *((one.kind, f"{one.text}{pairs(one.fields)}") for one in FURTHER),
 )
 
 
@@ -258,8 +265,8 @@ def test_every_message_has_a_line_and_all_there_is_to_say() -> None:
     for message in TABLE:
         assert all((message.versions, message.where, message.meaning, message.alarm))
         assert message.advice
-        assert message.codes
         assert set(message.codes) <= codes, message.kind
+        assert bool(message.codes) != (message.kind in OF_NO_TASK), message.kind
 
 
 def test_which_number_is_which_process() -> None:
@@ -542,7 +549,15 @@ def test_an_id_that_nobody_has_finds_no_run(explain: Any, two_tries: Path) -> No
 @pytest.mark.parametrize(
     ("args", "status", "says"),
     [
-        (["--message", "hello"], 1, "recorded-pid"),
+        (["--message", "hello"], 1, "docs/messages.md"),
+        (
+            ["--message", "ModuleNotFoundError: No module named 'x'"],
+            1,
+            "no message about processes",
+        ),
+        (["--message", "pid 22693"], 1, "explain --pid 22693"),
+        (["--message", " \n"], 2, "is empty"),
+        (["-", "--message", "-"], 2, "stdin"),
         (["--message", "Task killed!", "--code", "retry"], 2, "--code"),
     ],
 )

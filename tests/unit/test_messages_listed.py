@@ -12,33 +12,15 @@ from __future__ import annotations
 import html
 import json
 import textwrap
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 import pytest
 
 from pidtrail.airflow.messages import readings
+from tests.unit.listed import FURTHER, REPR, TI, Listed, pairs
 
-TI: Final = "01a20721-beb0-71e4-a618-4727ff4a397f"
 NOISE: Final = 'File "/x/site-packages/airflow/cli/cli_parser.py", line 49, in command\n' * 900
-REPR: Final = "<TaskInstance: sales.load manual__2026-01-31T08:00:00+00:00 [queued]>"
-
-
-class Listed(NamedTuple):
-    """
-    A message; `pids` and `words` are the numbers and words in it by the first words of their role.
-
-    `fields` are those that a structured log line of 3.x has beside it; `parts` are
-    pieces of which each says as much by itself.
-    """
-
-    kind: str
-    text: str
-    pids: Mapping[str, str] = {}
-    words: Mapping[str, str] = {}
-    fields: Mapping[str, Any] = {}
-    parts: tuple[str, ...] = ()
-
 
 IN_ROW, RUNNER = "the row's pid", "the runner of this supervisor"
 API_ROW, ASKED = "the process in the row", "the runner of the supervisor"
@@ -299,12 +281,8 @@ LIST: Final = (
     ),
     Listed("audit-heartbeat-timeout", "heartbeat timeout"),
     Listed("audit-state-mismatch", "state mismatch"),
+    *FURTHER,
 )  # fmt: skip
-
-
-def pairs(fields: Mapping[str, Any]) -> str:
-    """Return fields as structlog's console has them."""
-    return "".join(f" {key}={value}" for key, value in fields.items())
 
 
 def task_log_2(one: Listed) -> str:

@@ -10,7 +10,15 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from pidtrail.airflow import messages_2, messages_3, messages_celery, messages_sudo
+from pidtrail.airflow import (
+    messages_2,
+    messages_3,
+    messages_celery,
+    messages_ending,
+    messages_host,
+    messages_scheduling,
+    messages_sudo,
+)
 from pidtrail.airflow.commands import uuid_text
 from pidtrail.airflow.message_form import UUID, Message
 from pidtrail.airflow.pasted import plain, unbroken
@@ -20,6 +28,9 @@ TABLE: Final = (
     *messages_2.TABLE,
     *messages_celery.TABLE,
     *messages_3.TABLE,
+    *messages_ending.TABLE,
+    *messages_scheduling.TABLE,
+    *messages_host.TABLE,
 )
 UUIDS: Final = re.compile(rf"\b{UUID}\b", re.IGNORECASE)
 NUMBERS: Final = re.compile(r"[0-9]{1,10}")
@@ -114,7 +125,8 @@ def reading(message: Message, match: re.Match[str], line: str) -> Reading:
         if (value := groups.get(name))
     ]
     pids += [Mention(value, what) for key, what in message.pid_keys.items()
-             if (value := field(line, key)) and NUMBERS.fullmatch(value)]  # fmt: skip
+             if (value := field(line, key)) and NUMBERS.fullmatch(value)
+             and all(value != mention.value for mention in pids)]  # fmt: skip
     words += [
         Mention(value, what)
         for key, what in message.word_keys.items()
@@ -126,7 +138,9 @@ def reading(message: Message, match: re.Match[str], line: str) -> Reading:
 def field(line: str, key: str) -> str | None:
     """Return the value of a field of a structured log line: key=value, or JSON."""
     marks = r"['\"\\]{0,3}"
-    found = re.search(rf"(?<!\w){key}{marks}\s?[=:]\s?{marks}([\w.:-]{{1,250}})", line)
+    # Not of a number in groups of three, as some pages show it: 22 of 22,706 is another number.
+    end = r"(?![\w.:-]|,[0-9]{3}(?![0-9]))"
+    found = re.search(rf"(?<!\w){key}{marks}\s?[=:]\s?{marks}([\w.:-]{{1,250}}){end}", line)
     return found[1] if found is not None else None
 
 

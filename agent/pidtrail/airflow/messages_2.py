@@ -12,13 +12,16 @@ from typing import Final
 from pidtrail.airflow.message_form import Message, words
 
 RUNNER: Final = "the runner of this supervisor: the process that it started (under sudo: sudo)"
+IN_ROW: Final = "the row's pid, or with run_as_user the parent of that process"
 
 TABLE: Final[tuple[Message, ...]] = (
     Message(
         "recorded-pid",
         words(
-            "(?:recorded )?pid N(recorded) does not match(?: the current(?: pid(?: N(current))?)?)?"
-            "|does not match the current pid N(current1)"
+            "(?:recorded )?pid:? N(recorded) (?:does not|doesn'?t) match"
+            "(?:(?: the)? current(?: pid(?::? N(current))?)?)?"
+            "|recorded pid:? N(recorded1) (?:does not|doesn'?t)"
+            "|(?:does not|doesn'?t) match(?: the)? current pid(?::? N(current1))?"
         ),
         "2.x (from 2.1; 3.x has no such line)",
         "task log",
@@ -40,7 +43,8 @@ TABLE: Final[tuple[Message, ...]] = (
             *("stale-between-tries", "clear", "heartbeat-timeout", "match"),
         ),
         {
-            "recorded": "the row's pid, or with run_as_user the parent of that process",
+            "recorded": IN_ROW,
+            "recorded1": IN_ROW,
             "current": RUNNER,
             "current1": RUNNER,
         },
@@ -144,7 +148,7 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "no-such-process",
-        words(r"\bNoSuchProcess\b(?:.{0,80}?\(pid=N(pid))?"),
+        words(r"\bNoSuchProcess\b(?:.{0,80}?(?:\(pid=N(pid)|with pid N(pid1)))?"),
         "2.x, and 3.x at a start",
         "task log, log of the executor worker",
         "Airflow looked at a process that had ended already: in 2.x the one in the row, whose "
@@ -152,7 +156,7 @@ TABLE: Final[tuple[Message, ...]] = (
         "Not of a changed PID: the process was gone.",
         "Look how that process ended.",
         ("died-unrecorded", "aborted-start", "retry", "stale-between-tries"),
-        {"pid": "the process that was gone"},
+        {"pid": "the process that was gone", "pid1": "the process that was gone"},
     ),
     Message(
         "command-return-code",
@@ -195,16 +199,18 @@ TABLE: Final[tuple[Message, ...]] = (
         "already-running",
         words(
             r"(?:task instance not running'? failed: ?)?task is in the running state"
-            r"|task is not able to be run"
+            r"|task is in the 'W(state)' state|task is not able to be run"
         ),
         "2.x",
         "task log",
-        "A second start of the same try was refused: a supervisor came up, saw that the task "
-        "instance was running, and ended without starting a runner.",
+        "A start was refused: a supervisor came up, saw that the task instance was running "
+        "already, or had ended, and ended without starting a runner. The line `Dependencies not "
+        "met` says which it was.",
         "Harmless by itself: only one process ran the task. Typical of a Celery message that was "
         "delivered twice.",
         "If it comes often, look at the broker's visibility_timeout.",
-        ("match", "concurrent-duplicate"),
+        ("match", "concurrent-duplicate", "aborted-start"),
+        words={"state": "what the row said"},
     ),
     Message(
         "signal-to-group",

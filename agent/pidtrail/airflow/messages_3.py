@@ -33,11 +33,11 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "duplicate-start",
-        words(r"duplicate start request received"),
+        words(r"duplicate (?:start|state update) request received"),
         "3.x",
         "api-server log",
-        "The same supervisor asked twice for the same start (host, user and pid are equal): a "
-        "repeated request.",
+        "The same supervisor asked twice for the same start (host, user and pid are equal), or "
+        "told the same result twice: a repeated request.",
         "Harmless: it is answered as the first was.",
         "Nothing to do.",
         ("match",),
@@ -242,7 +242,8 @@ TABLE: Final[tuple[Message, ...]] = (
         "task log",
         "The runner ended with another exit code than 0.",
         "Not a mismatch.",
-        "126 is a runner that could not report, because its supervisor was gone.",
+        "126 is a runner that failed outside of the task's code, mostly for its supervisor was "
+        "gone and it could not report; 124 one that failed right after its fork.",
         ("match", "retry", "orphaned-still-running"),
         word_keys={"exit_code": "the exit code"},
     ),
@@ -308,7 +309,7 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "audit-heartbeat-timeout",
-        words(r"\bheartbeat timeout\b"),
+        words(r"\bheartbeat timeout\b|did not emit heartbeat within time limit"),
         "2.10 and newer, 3.x",
         "audit log",
         "The scheduler gave the task instance up for want of a heartbeat. 2.x also says so at once "

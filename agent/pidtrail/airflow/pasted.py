@@ -23,6 +23,13 @@ COLOURS: Final = re.compile(
     re.IGNORECASE,
 )
 FRAMES: Final = re.compile("[\u2500-\u257f\u200b]+")
+# What marks words in pages and chats; a repr such as <TaskInstance: …> is no tag.
+BREAKS: Final = re.compile(r"</?(?:br|div|li|p|pre|td|tr)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+MARKS: Final = re.compile(
+    r"</?(?:a|b|code|em|font|i|mark|span|strong|u)(?:\s[^<>]{0,300})?>"
+    r"|(?<!\w)\*{1,3}(?=\w)|(?<=\w)\*{1,3}(?!\w)",
+    re.IGNORECASE,
+)
 ESCAPED: Final = (
     (re.compile(r"\\+u201[89]", re.IGNORECASE), "'"),
     (re.compile(r"\\+[nrt](?![a-z]{3})"), " "),
@@ -35,7 +42,7 @@ BEGINS: Final = re.compile(r"\s*[\[{]|\s*\d{4}-\d\d-\d\d")
 def plain(text: str) -> str:
     """Return a text on one line with straight quotes, without what only shows it."""
     text = COLOURS.sub("", html.unescape(middle_out(text)).translate(QUOTES))
-    text = FRAMES.sub(" ", text)
+    text = FRAMES.sub(" ", MARKS.sub("", BREAKS.sub(" ", text)))
     for pattern, replacement in ESCAPED:
         text = pattern.sub(replacement, text)
     return re.sub(r"\s+", " ", text)

@@ -57,8 +57,8 @@ SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 @click.option(
     "--message",
     metavar="LINE",
-    help="Say what a line of Airflow's log or UI means, and of which runs it is, as far as FILE"
-    " or the running service tells.",
+    help="Say what a line of Airflow's log or UI means (- reads stdin), and of which runs it is, as"
+    " far as FILE or the running service tells.",
 )
 def explain(
     file: str | None,
@@ -99,7 +99,10 @@ def explain(
         told = msgspec.json.format(msgspec.json.encode(meant), indent=2)
         click.echo(told if as_json else meant.text)
         return
-    read = None if message is None else line.read(message)
+    if message == file == "-":
+        raise UsageError("stdin is either the FILE or the message")
+    text = None if message is None else line.pasted(message)
+    read = None if text is None else line.read(text)
     question = Question(dag, task, run_id, map_index, try_number, pid)
     span_ns, since_ns = instant(since)
     asked_ns = since_ns if span_ns is None else time.time_ns() - span_ns
@@ -126,7 +129,7 @@ def explain(
         # What a scheduler left behind is about no attempt, and some were asked for.
         report = structs.replace(report, abandoned=[])
     if read is not None:
-        found = line.about(message or "", read, found)
+        found = line.about(text or "", read, found)
         filtered = structs.replace(report, verdicts=found, unknowns=unknowns)
         answer(line.told(read, filtered), as_json=as_json)
         if as_json:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from pidtrail.airflow.commands import uuid_text
-from pidtrail.airflow.messages import Mention, Names, Reading, kinds, names_in, readings
-from pidtrail.errors import PidtrailError
+from pidtrail.airflow.messages import Mention, Names, Reading, names_in, readings
+from pidtrail.airflow.pasted import LONGEST, middle_out
+from pidtrail.errors import PidtrailError, UsageError
+from pidtrail.redact import redact_text
 from pidtrail.reports.escape import visible
 from pidtrail.reports.process import task_label
 from pidtrail.verdict.case import WAITING_STATES
@@ -54,15 +58,44 @@ class Told(msgspec.Struct, frozen=True):
     schema: str = "pidtrail.message/1"
 
 
+def pasted(text: str) -> str:
+    """
+    Return what is to be read, without secrets; `-` is stdin.
+
+    A log may hold passwords, and what is said of it goes into incidents. Raises UsageError
+    if there is nothing to read.
+    """
+    if text == "-":
+        text = both_ends()
+    # What is no UTF-8 reaches a program's arguments as surrogates, which nobody can write.
+    text = text.encode(errors="surrogateescape").decode(errors="replace")
+    if not text.strip():
+        raise UsageError("--message is empty: give a line of Airflow's log, or - and it on stdin")
+    return redact_text(middle_out(text))
+
+
+def both_ends() -> str:
+    """Return as much of stdin as is looked at: its beginning and its end."""
+    head = sys.stdin.buffer.read(LONGEST)
+    tail = b""
+    while more := sys.stdin.buffer.read(1 << 20):
+        tail = (tail + more)[-LONGEST:]
+    return (head + tail).decode(errors="replace")
+
+
 def read(text: str) -> list[Reading]:
     """Return the messages in a text. Raises PidtrailError if none is known."""
     found = readings(text)
-    if not found:
-        raise PidtrailError(
-            "that is no message about processes that pidtrail knows",
-            f"it knows: {', '.join(kinds())}",
-        )
-    return found
+    if found:
+        return found
+    number = re.fullmatch(r"\W*(?:pid\W*)?([0-9]{1,10})\W*", text, re.IGNORECASE)
+    raise PidtrailError(
+        "that is no message about processes that pidtrail knows",
+        f"of a number alone ask: pidtrail explain --pid {number[1]}"
+        if number is not None
+        else "give it the words of the message as they stand in the log; docs/messages.md has all "
+        "that it knows",
+    )
 
 
 def about(text: str, found: list[Reading], verdicts: list[Verdict]) -> list[Verdict]:
@@ -255,7 +288,8 @@ def render(what: Told, paint: Callable[[str], str]) -> str:
             lines += wrapped("numbers", one.comparison)
         lines += wrapped("alarm", one.alarm)
         lines += wrapped("do", one.advice)
-        lines += wrapped("verdicts", ", ".join(one.codes))
+        if one.codes:
+            lines += wrapped("verdicts", ", ".join(one.codes))
         lines.append("")
     return "".join(f"{line}\n" for line in lines)
 
