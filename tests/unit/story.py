@@ -142,6 +142,12 @@ class Story:
         self.events.append(Observed(*self.next(), *self.identity(name), log_path=path))
         return self
 
+    def seen(self, name: str, *argv: str) -> Self:
+        """See a process's command line in /proc, as a source does that polls."""
+        event = Observed(*self.next(), *self.identity(name), argv=list(argv), comm=argv[0][:15])
+        self.events.append(event)
+        return self
+
     def signal(self, sig: int, target: str, sender: str | None, code: int = 0) -> Self:
         """Let a signal be sent, by the kernel if there is no sender."""
         by: dict[str, Any] = {}

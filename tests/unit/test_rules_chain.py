@@ -174,3 +174,23 @@ def test_a_grandchild_is_below_the_runner() -> None:
     story = three().fork("runner", "bash").fork("bash", "sleep")
 
     assert recorded_after(story, "sleep") == "descendant-observed"
+
+
+def found(argv: tuple[str, ...]) -> Story:
+    """A 2.x runner of which a poll of /proc found the command line, and nothing else."""
+    story = Airflow2().start("1", 7)
+    story.events.pop()
+    story.seen("runner1", *argv)
+    return story.report(ref(), "running", "runner1").exit("runner1")
+
+
+def test_a_title_that_was_found_in_proc_is_not_an_exec_ed_runner() -> None:
+    """A poll finds the title of a forked runner as its arguments, job id and all."""
+    assert found(("airflow task runner: sales load manual__1 7",)).verdict().code == "match"
+
+
+def test_an_exec_ed_runner_that_was_found_in_proc_is_of_another_user() -> None:
+    """The near miss: the arguments of `tasks run --raw`, also if found by a poll."""
+    argv = ("/usr/bin/python3", *NEW, "--job-id", "7", "--raw")
+
+    assert found(argv).verdict().code == "impersonation"

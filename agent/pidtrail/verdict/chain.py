@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from pidtrail.airflow.commands import sudo_words
 from pidtrail.airflow.facts import Role
+from pidtrail.attribution import facts_of as said_by
 from pidtrail.members import is_sudo
 from pidtrail.verdict.case import command_of
 from pidtrail.verdict.ending import ended_in_words, killed_by, signal_name
 from pidtrail.verdict.finding import Finding, facts_of
 
 if TYPE_CHECKING:
-    from pidtrail.events import Record, TaskReported
+    from pidtrail.events import Exec, Observed, Record, TaskReported
     from pidtrail.members import Member
     from pidtrail.node import Node
     from pidtrail.verdict.case import Case
@@ -138,9 +139,7 @@ def parent_compared(case: Case, levels: list[Node]) -> Finding | None:
     """Conclude that 2.x compares a wrong parent with what it started; None if the right one."""
     node = levels[-1]
     parent = case.tree.node(node.birth_parent)
-    said = case.claims.get(node.key, ())
-    raw = any(c.by == "argv" and c.role is Role.RUNNER and c.job_id is not None for c in said)
-    if not raw or parent is None or parent is levels[0]:
+    if not is_raw(node) or parent is None or parent is levels[0]:
         return None
     if len(levels) == 1 and case.role(parent) is not Role.SUPERVISOR:
         return None
@@ -185,6 +184,13 @@ def chain_in_words(levels: list[Node]) -> str:
 def levels_facts(levels: list[Node]) -> list[Record]:
     """Return what proves each level and the programs it executed."""
     return [record for node in levels for record in (*facts_of(node), *node.execs[-1:])]
+
+
+def is_raw(node: Node) -> bool:
+    """Return whether a process executed `tasks run --raw` with its job id; a fork has a title."""
+    records: list[Exec | Observed] = [*node.execs, *node.observed]
+    said = [facts for record in records if (facts := said_by(record))]
+    return any(s.command == "tasks run --raw" and s.job_id is not None for s in said)
 
 
 def was_sudo(node: Node) -> bool:
