@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
+from msgspec import structs
 
-from pidtrail.verdict.model import KilledBy, Verdict
+from pidtrail.verdict.model import KilledBy, Verdict, Who
 from tests.unit.story import Airflow2, Airflow3, Story, ref, uuid
 
 TASK = ref(1, uuid(1))
@@ -123,8 +124,8 @@ def test_supervisor_that_was_asked_to_end_names_who_asked() -> None:
     story.signal(signal.SIGTERM, "runner1", "supervisor1").exit("runner1", 2 << 8)
 
     assert ended(story).why == (
-        f"it had itself been sent SIGTERM by shell {story.pids['shell']}, which is not one of "
-        "Airflow's own"
+        f"{story.pids['supervisor1']} had itself been sent SIGTERM by "
+        f"shell {story.pids['shell']}, which is not one of Airflow's own"
     )
 
 
@@ -227,3 +228,53 @@ def test_number_of_a_child_that_is_asked_about_leads_to_its_task() -> None:
 
     assert (child.code, own.code) == ("descendant-observed", "match")
     assert f"recorded is {story.pids['runner']}" in child.summary
+
+
+def other_task(sender: str) -> Verdict:
+    """Verdict of a runner that was killed by a process of another task instance, or its worker."""
+    other = structs.replace(TASK, task_id="evil", ti_id=uuid(9))
+    story = (
+        running()
+        .worker("scheduler", "worker2")
+        .title("worker2", f"airflow worker -- LocalExecutor: {other.ti_id}")
+    )
+    story.fork("worker2", "runner2").title("runner2", f"airflow worker -- {other.ti_id}")
+    story.report(other, "running", "runner2").fork("runner2", "sh")
+    story.signal(signal.SIGKILL, "runner", sender).exit("runner", signal.SIGKILL)
+    return next(v for v in story.judge().verdicts if v.task.task_id == "load")
+
+
+@pytest.mark.parametrize(
+    ("sender", "words"),
+    [
+        ("runner2", ", which ran sales.evil try 1."),
+        ("sh", ", a child of sales.evil try 1."),
+        ("worker2", ", which is not above it."),
+    ],
+)
+def test_another_task_that_kills_is_not_the_task_itself(sender: str, words: str) -> None:
+    """A runner, or what it started, is told with the attempt for which it ran."""
+    summary = other_task(sender).summary
+
+    assert words in summary
+    assert "the task itself" not in summary
+    assert "by its" not in summary
+
+
+def test_sender_that_a_record_leaves_open_is_not_the_kernel() -> None:
+    """Neither a sender nor a code: the record does not say who it was."""
+    story = running().signal(signal.SIGKILL, "runner", None)
+    story.events[-1] = structs.replace(story.events[-1], code=None)
+    story.exit("runner", signal.SIGKILL)
+
+    assert ended(story).sender == Who(None)
+    assert "Who sent SIGKILL" in story.verdict().summary
+
+
+def test_sender_that_is_left_out_with_a_code_is_the_kernel() -> None:
+    """The near miss: SI_KERNEL and no sender."""
+    story = running().signal(signal.SIGKILL, "runner", None, code=128)
+    story.exit("runner", signal.SIGKILL)
+
+    assert ended(story).sender is None
+    assert "was sent SIGKILL by the kernel" in story.verdict().summary

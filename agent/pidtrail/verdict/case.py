@@ -19,7 +19,7 @@ from pidtrail.members import is_sudo, role_at
 
 if TYPE_CHECKING:
     from pidtrail.correlate import Correlation
-    from pidtrail.events import AirflowFact, Exec, Header, Observed, TaskReported
+    from pidtrail.events import AirflowFact, Exec, Header, Observed, TaskRef, TaskReported
     from pidtrail.members import Member
     from pidtrail.node import Node
     from pidtrail.taskrun import TaskRun
@@ -344,12 +344,16 @@ class Case:
 
     def name(self, *, attempt: bool = True) -> str:
         """Return the attempt in words, or its task instance."""
-        task = self.task
-        if task.dag_id is None:
-            return f"task instance {task.ti_id}"
-        index = f"[{task.map_index}]" if task.map_index is not None and task.map_index >= 0 else ""
-        number = f" try {task.try_number}" if attempt and task.try_number is not None else ""
-        return f"{task.dag_id}.{task.task_id or '?'}{index}{number}"
+        return name_of(self.task, attempt=attempt)
+
+
+def name_of(task: TaskRef, *, attempt: bool = True) -> str:
+    """Return an attempt in words, or its task instance."""
+    if task.dag_id is None:
+        return f"task instance {task.ti_id}"
+    index = f"[{task.map_index}]" if task.map_index is not None and task.map_index >= 0 else ""
+    number = f" try {task.try_number}" if attempt and task.try_number is not None else ""
+    return f"{task.dag_id}.{task.task_id or '?'}{index}{number}"
 
 
 def command_of(node: Node) -> str | None:

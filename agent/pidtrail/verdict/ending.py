@@ -99,13 +99,14 @@ def is_self(record: Signal, node: Node) -> bool:
 
 
 def sender(record: Signal, tree: ProcessTree, role_of: RoleOf) -> Who | None:
-    """Return who sent a signal, with the role that it had then; None if that was the kernel."""
-    if record.sender_start_ticks is None and record.sender_pid is None:
-        return None
-    key = None
-    if record.sender_pid is not None:
-        key = ProcessKey(record.sender_pid, record.sender_start_ticks)
-    node = tree.node(key)
+    """
+    Return who sent a signal, with the role that it had then; None if that was the kernel.
+
+    A record without its `code` does not say that it was.
+    """
+    if record.sender_pid is None:
+        return None if record.code is not None else Who(None)
+    node = tree.node(ProcessKey(record.sender_pid, record.sender_start_ticks))
     role = role_of(node, record.ts_boot_ns) if node is not None else None
     if role in {None, "other"} and record.sender_uid == 0:
         role = OUTSIDERS.get(record.sender_comm or "", role)

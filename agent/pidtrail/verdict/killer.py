@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pidtrail.airflow.facts import Role
 from pidtrail.clock import NS_PER_SECOND
-from pidtrail.verdict.case import CLEAR_EVENTS, FINAL_STATES, SUPERVISING, Case
+from pidtrail.verdict.case import CLEAR_EVENTS, FINAL_STATES, SUPERVISING, Case, name_of
 from pidtrail.verdict.ending import (
     ENDING,
     HANDLED_WITHIN_NS,
@@ -69,10 +69,12 @@ def killing(case: Case, node: Node) -> Killing:
         return Killing(by, f" Who sent {name} to {pid} was not seen.", [])
     first, words = series(node, sent)
     reason = why(case, node, first)
-    text = f" {pid} was sent {words} by {in_words(case, by.sender)}"
+    if by.sender is not None and by.sender.pid is None:
+        return Killing(by, f" Who sent {words} to {pid} was not seen.", [first, sent])
+    text = f" {pid} was sent {words} by {in_words(case, node, by.sender)}"
     if by.kind == "exit" and node.exit is not None:
         after = (node.exit.ts_boot_ns - sent.ts_boot_ns) / NS_PER_SECOND
-        text += f" {after:.1f} s before its end"
+        text += f", {after:.1f} s before its end"
     if reason is None:
         return Killing(by, f"{text}.", [first, sent])
     told = KilledBy(by.kind, by.sig, by.sender, reason.words)
@@ -104,23 +106,39 @@ def series(node: Node, last: Signal) -> tuple[Signal, str]:
     return mine[0], words
 
 
-def in_words(case: Case, who: Who | None) -> str:
-    """Return a sender in words."""
+def in_words(case: Case, node: Node, who: Who | None) -> str:
+    """Return in words who sent a process a signal."""
     if who is None:
         return "the kernel"
-    name = f"{who.comm or 'process'} {who.pid}"
+    name = f"{(who.comm or 'process').strip()} {who.pid}"
+    role = (who.role or "").replace("_", " ")
+    if (work := work_of(case, who)) is not None:
+        return f"{name}, {work}"
     match who.role:
         case "service_manager" | "container_runtime" | "container_init":
-            return f"the {who.role.replace('_', ' ')}, {name}"
-        case "operator_child":
-            return f"{name}, a child of the task itself"
-        case "runner" | "sudo":
-            return f"{name}, which ran the task itself"
+            return f"the {role}, {name}"
         case None:
             return f"{name}, which is outside of what was traced"
         case "other":
             return f"{name}, which is not one of Airflow's own"
-    return f"its {who.role} {who.pid}" if case.runners else f"the {who.role} {who.pid}"
+    is_above = any(is_who(one, who) for one in case.chain(node)[1:])
+    return f"its {role} {who.pid}" if is_above else f"{role} {who.pid}, which is not above it"
+
+
+def work_of(case: Case, who: Who) -> str | None:
+    """Return in words for which attempt a sender ran user code, None if for none."""
+    for run in (case.run, *case.scope.correlation.runs):
+        task = "the task itself" if run is case.run else name_of(run.task)
+        for member in run.members:
+            if is_who(member.node, who) and member.role is not Role.SUPERVISOR:
+                is_child = member.role is Role.OPERATOR_CHILD
+                return f"a child of {task}" if is_child else f"which ran {task}"
+    return None
+
+
+def is_who(node: Node, who: Who) -> bool:
+    """Return whether a process is the one that is meant."""
+    return node.key[:2] == (who.pid, who.start_ticks)
 
 
 def why(case: Case, node: Node, sent: Signal) -> Reason | None:
@@ -143,7 +161,8 @@ def why(case: Case, node: Node, sent: Signal) -> Reason | None:
     ]  # fmt: skip
     if itself:
         by = sender(itself[-1], case.tree, lambda n, ts: str(case.role(n, ts)))
-        words = f"it had itself been sent {signal_name(itself[-1].sig)} by {in_words(case, by)}"
+        name, whom = signal_name(itself[-1].sig), in_words(case, above, by)
+        words = f"{above.key.pid} had itself been sent {name} by {whom}"
         return Reason(words, [itself[-1]])
     return refusal(case, node, sent.ts_boot_ns)
 
