@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from pidtrail.verdict.model import KilledBy, Verdict, Who
-from tests.unit.story import Airflow2, Airflow3, Story, ref, uuid
+from tests.unit.story import Airflow2, Airflow3, Story, at, ref, uuid
 
 TASK = ref(1, uuid(1))
 
@@ -61,6 +61,20 @@ def test_row_that_changed_after_the_signal_is_no_reason() -> None:
     story.report(TASK, "failed", "runner").exit("runner", 1 << 8)
 
     assert ended(story).why is None
+
+
+@pytest.mark.parametrize(("written_s", "is_known"), [(-0.3, True), (0.1, False)])
+def test_row_that_was_read_after_the_signal_counts_from_when_it_was_written(
+    *, written_s: float, is_known: bool
+) -> None:
+    """A heartbeat may be refused before the row is read again; the row says since when."""
+    story = running().wait(1)
+    written = at(story.now_ns + int(written_s * 1e9))
+    story.signal(signal.SIGTERM, "runner", "worker").wait(0.2)
+    story.report(TASK, "running", 99_999, updated_at=written).wait(4.8)
+    story.signal(signal.SIGKILL, "runner", "worker").exit("runner", signal.SIGKILL)
+
+    assert (ended(story).why is not None) is is_known
 
 
 def test_state_set_by_hand_names_the_user() -> None:

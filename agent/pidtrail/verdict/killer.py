@@ -182,7 +182,8 @@ def refusal(case: Case, node: Node, sent_ns: int) -> Reason | None:
     cleared = [fact for fact in audit if fact.event not in BY_HAND]
     rows = [
         r for r in case.reports
-        if r.table != "task_instance_history" and since <= r.ts_boot_ns <= sent_ns
+        if r.table != "task_instance_history"
+        and since <= r.ts_boot_ns and written_ns(case, r) <= sent_ns
     ]  # fmt: skip
     last = rows[-1] if rows else None
     restarting = [r for r in rows if r.state == "restarting"]
@@ -204,6 +205,11 @@ def refusal(case: Case, node: Node, sent_ns: int) -> Reason | None:
         then = ", as the DAG run had failed (dagrun_timeout does that)" if timed_out else ""
         return Reason(f"the row said {last.state} by then{then}", [last, *timed_out])
     return elsewhere(case, node, last)
+
+
+def written_ns(case: Case, row: TaskReported) -> int:
+    """Return when a row came to say this: by its own word, for it is read some time later."""
+    return min(row.ts_boot_ns, case.boot_ns(row.updated_at) or row.ts_boot_ns)
 
 
 def elsewhere(case: Case, node: Node, row: TaskReported) -> Reason | None:
