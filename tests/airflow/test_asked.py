@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,17 +25,14 @@ INIT = '"$@"; exit $?'
 """A shell as the namespace's first process collects whom Airflow leaves behind."""
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what a member of the group was told."""
-    migrated_template(install(VERSION))
-    folder = tmp_path_factory.mktemp("asked")
+def play_apart(driver: str, version: str, folder: Path, *more: str) -> dict[str, Any]:
+    """Run a driver with its agent in a PID namespace of their own; return what it told."""
     result = folder / "result.json"
     played = subprocess.run(
         [
             *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", INIT, "sh"),
-            *(sys.executable, "-m", "tests.airflow.asked_driver"),
-            *(VERSION, str(folder / "home"), str(result)),
+            *(sys.executable, "-m", f"tests.airflow.{driver}"),
+            *(version, str(folder / "home"), str(result), *more),
         ],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT / 'agent'}:{ROOT}"},
@@ -49,6 +47,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert "Traceback" not in said
     found: dict[str, Any] = json.loads(result.read_bytes())
     return found
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what a member of the group was told."""
+    migrated_template(install(VERSION))
+    return play_apart("asked_driver", VERSION, tmp_path_factory.mktemp("asked"))
 
 
 def answer(told: dict[str, Any], question: str) -> Any:
