@@ -61,6 +61,10 @@ class Namespace:
         found: int = wait_for(lambda: self.child(started.pid), "the program")
         return found
 
+    def has(self, number: int) -> bool:
+        """Tell whether somebody in it has a number, dead or alive."""
+        return Path(f"/proc/{self.first}/root/proc/{number}").exists()
+
     def end(self) -> None:
         """End it, and with it all who are in it."""
         self.holder.kill()

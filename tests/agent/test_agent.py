@@ -105,7 +105,7 @@ def test_a_crash_costs_what_happened_meanwhile_and_nothing_else(
     agent.kill(signal.SIGKILL)
     assert agent.ended() == -signal.SIGKILL
     airflow.finish(uuid(1))
-    time.sleep(0.5)
+    wait_for(lambda: not agent.namespace.has(ending), "the end of one of them")
     agent.start()
     wait_for(
         lambda: any(isinstance(e, Observed) and e.dead and e.pid == ending for e in agent.events()),

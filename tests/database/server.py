@@ -89,12 +89,13 @@ class Server:
                 extra_groups=[],
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
             )
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             try:
                 self.connect().close()
             except psycopg2.OperationalError:
                 assert time.monotonic() < end, self._log.read_text()
+                assert self._process.poll() is None, self._log.read_text()
                 time.sleep(0.05)
             else:
                 return

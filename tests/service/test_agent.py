@@ -17,7 +17,7 @@ from tests.service.scheduler_stand_in import LOG
 from tests.service.test_users import ROOT
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf]
-PLAY_TIMEOUT_S = 120
+PLAY_TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from pidtrail.service.client import Answer
 from pidtrail.service.protocol import Request
 from tests.service.test_users import GID, GROUP, NOBODYS_GID, USER, explained
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 FILLER = "x" * 120
 CONFIG = """
 [capture]

@@ -143,7 +143,7 @@ def test_the_longest_name_a_file_can_have_costs_nothing() -> None:
 
     template.task(f"{BASE}/{'-' * 255}")
 
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 10
 
 
 def test_the_default_is_known_without_any_template() -> None:

@@ -433,7 +433,8 @@ def test_a_locked_database_is_an_error_and_then_read_on(start: Start, polls: Wat
     began = time.monotonic()
     with pytest.raises(DatabaseError, match="locked"):
         poll()
-    assert time.monotonic() - began < 2
+    # The lock is there for as long as it is asked.
+    assert time.monotonic() - began < 10
     airflow.execute("COMMIT")
 
     assert claims(poll()) == [(1, "running", 1)]

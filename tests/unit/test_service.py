@@ -249,9 +249,12 @@ def test_half_a_request_is_an_error(folder: Path) -> None:
 def test_who_asks_nothing_is_let_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also who sends a byte now and then: the whole request has its time."""
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+    both, heard = threading.Event(), server.heard
+    monkeypatch.setattr(server, "heard", lambda asker: both.wait(PATIENCE_S) and heard(asker))
     with serving(folder) as (running, path):
         with connection(path) as silent, connection(path) as dripping:
             until(lambda: len(running.clients) == 2)
+            both.set()
             try:
                 while running.clients:
                     dripping.send(b" ")
