@@ -169,6 +169,8 @@ def redact_url(url: str) -> str:
         url = scheme + separator + _SHAPES.sub(MARK, _NAMED.sub(_named, rest))
         if url == before:
             break
+    if len(lines := url.splitlines()) > 1:  # perhaps several
+        return "\n".join(map(redact_url, lines))
     return url
 
 

@@ -60,3 +60,38 @@ def test_a_password_on_the_command_line_is_taken_with_a_warning(tmp_path: Path) 
     assert "PIDTRAIL_AIRFLOW_DB_FILE" in said
     assert SECRET not in said
     assert SECRET.encode() not in (tmp_path / "s.db").read_bytes()
+
+
+def test_a_file_with_two_urls_is_refused_without_them(tmp_path: Path) -> None:
+    """The second would be shown as the name of the first's database, password and all."""
+    (tmp_path / "url").write_text(f"{url(tmp_path)}\n{url(tmp_path)}\n")
+
+    done = subprocess.run(
+        [PIDTRAIL, "trace", "-o", tmp_path / "s.db", "--", "true"],
+        env=os.environ | {"PIDTRAIL_AIRFLOW_DB_FILE": str(tmp_path / "url")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "more than one line" in done.stderr
+    assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize(("mode", "is_warned"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_file_that_everybody_may_read_is_taken_with_a_warning(
+    tmp_path: Path, mode: int, is_warned: bool
+) -> None:
+    """The warning names the file; the mark that Windows puts before a text is left out."""
+    file = tmp_path / "url"
+    file.write_text(f"\ufeff{url(tmp_path)}\r\n")
+    file.chmod(mode)
+
+    said = traced(tmp_path, environ={"PIDTRAIL_AIRFLOW_DB_FILE": str(file)})
+
+    assert (f"mode 0644 of {file}" in said) == is_warned
+    assert f"127.0.0.1:1/{tmp_path.name}" in (
+        Replay(str(tmp_path / "s.db")).header.airflow_db or ""
+    )

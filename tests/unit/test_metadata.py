@@ -469,6 +469,8 @@ def test_a_database_made_anew_is_read_from_its_start(start: Start, polls: Watch)
         ("postgresql+nodriver://u:hunter2@h/d", "not supported"),
         ("postgresql+psycopg2://u:an@hunter2@127.0.0.1:1/d", "write it as %40"),
         ("mysql+pymysql://u:an@hunter2@127.0.0.1:1/d", "write it as %40"),
+        ("postgresql://u@h/d\npostgresql://u:hunter2@h/d", "more than one line"),
+        ("sqlite:////usr", "/usr is not a file"),
     ],
 )
 def test_a_wrong_url_is_one_clear_line_without_the_password(url: str, line: str) -> None:

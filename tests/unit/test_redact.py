@@ -74,6 +74,7 @@ FRAGMENTS = st.lists(
         ("sqlite:////var/lib/airflow/airflow.db", "sqlite:////var/lib/airflow/airflow.db"),
         ("postgresql://u@h:5432/db", "postgresql://u@h:5432/db"),
         ("http://h:4873/@scope/package", "http://h:4873/@scope/package"),
+        ("pg://u@h/d\npg://u:p@h/d", f"pg://u@h/d\npg://u:{MARK}@h/d"),
         ("host=h password=p dbname=d", f"host=h password={MARK} dbname=d"),
     ],
 )

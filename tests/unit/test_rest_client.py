@@ -221,7 +221,7 @@ def test_nobody_listening_is_one_line() -> None:
 
 def test_a_server_that_speaks_no_http_is_one_line(api: Api) -> None:
     """Neither another protocol nor TLS where there is none ends in a trace."""
-    assert "cannot be reached" in failure(
+    assert "is it http, not https?" in failure(
         Rest(api.url.replace("http:", "https:"), LOGIN, since_epoch_ns=0)
     )
 

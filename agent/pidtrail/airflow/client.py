@@ -306,6 +306,10 @@ def _why(error: object) -> str:
         return f"does not answer within {TIMEOUT_S:.0f} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"has a certificate that is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "does not speak TLS: is it http, not https?"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "closes the connection without an answer"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be reached: {error.strerror}"
     return f"cannot be reached: {type(error).__name__}"

@@ -9,7 +9,9 @@ Rule 3: no secret in a repr, in an error, or in the environment of a traced comm
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -72,7 +74,25 @@ def take_database(environ: MutableMapping[str, str]) -> str | None:
     It may hold a password. Raises UsageError for a file that cannot be read, without
     what stands in it.
     """
-    return _value(environ, DATABASE)[0]
+    url = _value(environ, DATABASE)[0]
+    if url is not None and not url.isprintable():
+        # As where two URLs stand in a file: the second would be shown as a part of the first.
+        raise UsageError(f"{DATABASE} holds more than one line, or a control character")
+    return url
+
+
+def exposed(files: Iterable[str]) -> Iterator[str]:
+    """Yield a line for each of these files whose mode lets every user of this host read it."""
+    for file in files:
+        with suppress(OSError):
+            mode = stat.S_IMODE(Path(file).stat().st_mode)
+            if mode & stat.S_IROTH:
+                yield f"mode {mode:04o} of {file} lets every user read it whom its folder lets in"
+
+
+def named_files(environ: Mapping[str, str]) -> list[str]:
+    """Return the files with secrets that the environment names."""
+    return [file for name in (DATABASE, PASSWORD, TOKEN) if (file := environ.get(f"{name}_FILE"))]
 
 
 def checked_url(url: str) -> str:
@@ -121,7 +141,7 @@ def _value(environ: MutableMapping[str, str], name: str) -> tuple[str | None, Pa
 def _read(name: str, path: Path) -> str:
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES).decode()
+            text = file.read(_MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{name}_FILE: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -49,6 +49,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Raise DatabaseError for a URL that is none, or of another kind of database."""
+        if not url.isprintable():
+            raise DatabaseError("the database URL holds more than one line, or a control character")
         try:
             self._url = make_url(url)
         except (ArgumentError, ValueError):
@@ -171,6 +173,8 @@ class Database:
         """Return the file; raises NotThere or DatabaseError where there is none to read."""
         path = Path(str(self._url.database)).absolute()
         try:
+            if path.exists() and not path.is_file():
+                raise DatabaseError(f"{path} is not a file")
             if not path.is_file():
                 raise NotThere(f"{path} does not exist")
         except OSError as error:
@@ -214,7 +218,9 @@ class Database:
         cause = getattr(error, "orig", None) or error
         if self.kind == "mysql" and len(cause.args) > 1:
             cause = cause.args[1]  # the first is the number of the error
-        line = next((line for line in str(cause).splitlines() if line.strip()), "no reason given")
+        # Else the word that tells whether one was sent is taken for it.
+        said = str(cause).replace(" (using password: YES)", "")
+        line = next((line for line in said.splitlines() if line.strip()), "no reason given")
         return DatabaseError(f"Airflow's database {self.shown}: {_clean(line.strip(), self._url)}")
 
 

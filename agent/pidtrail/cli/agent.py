@@ -15,6 +15,7 @@ import click
 from msgspec import structs
 
 from pidtrail.airflow.account import Account
+from pidtrail.airflow.credentials import exposed
 from pidtrail.cli.airflows import Airflows
 from pidtrail.cli.logs import log
 from pidtrail.config import Airflow, Config, parsed
@@ -268,6 +269,9 @@ class Agent:
 
 def account_of(airflow: Airflow, environ: Mapping[str, str]) -> Account:
     """Return where Airflow's own records are, as far as the settings say. Raises PidtrailError."""
+    files = (airflow.db_file, airflow.api_password_file, airflow.api_token_file)
+    for line in exposed(file for file in files if file):
+        log.warning(line)
     url = airflow.db
     if airflow.db_file:
         url = text_of(Path(airflow.db_file)).strip()

@@ -17,10 +17,17 @@ import click
 from msgspec import structs
 
 from pidtrail.airflow.account import Account, checked_template
-from pidtrail.airflow.credentials import DATABASE, take_credentials, take_database
+from pidtrail.airflow.credentials import (
+    DATABASE,
+    exposed,
+    named_files,
+    take_credentials,
+    take_database,
+)
 from pidtrail.cli.airflows import Airflows
 from pidtrail.cli.child import Child
 from pidtrail.cli.logs import log
+from pidtrail.cli.troubles import Troubles
 from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.redact import redact_url
 from pidtrail.runtime import TURN_SECONDS, Session, make_header
@@ -161,6 +168,7 @@ class Trace:
         self.child: Child | None = None
         self.recorder: Recorder | None = None
         self.said_problem: str | None = None
+        self.troubles = Troubles()
 
     def run(self) -> int:
         """Run the session and return the exit status."""
@@ -276,6 +284,8 @@ class Trace:
     def database(self, given: str | None) -> str | None:
         """Return the URL that the user named; from the environment before a command inherits it."""
         named = take_database(os.environ)
+        for line in exposed(named_files(os.environ)):
+            log.warning(line)
         if given is not None and redact_url(given) != given:
             log.warning(
                 "--airflow-db shows its password to every user of this host",
@@ -394,6 +404,15 @@ class Trace:
                 log.error("recording incomplete", problem=problem)
             else:
                 log.info("recording goes on")
+        # Who traces for hours wants it now; it is said again at the end.
+        for lasting in self.troubles.lasting(session.problems(), time.monotonic()):
+            log.warning(self.airflow_word, problem=lasting)
+
+    @property
+    def airflow_word(self) -> str:
+        """What a problem with Airflow's records is said of."""
+        several = self.airflow_api is not None or self.plugin_path is not None
+        return "airflow" if several else "airflow database"
 
     def show(self, session: Session) -> None:
         """Print what the session showed."""
@@ -402,9 +421,8 @@ class Trace:
             # `airflow standalone` ends at SIGTERM without its parts, for one.
             left = sorted(key.pid for key in session.live)
             log.warning("still running", count=len(left), pids=left[:MAX_LEFT])
-        several = self.airflow_api is not None or self.plugin_path is not None
         for problem in session.problems():
-            log.warning("airflow" if several else "airflow database", problem=problem)
+            log.warning(self.airflow_word, problem=problem)
         if self.form == "none" or self.recorder is None:
             return
         print_verdicts(self.recorder.path, session, to_stderr=self.form == "jsonl")
