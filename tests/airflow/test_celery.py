@@ -201,7 +201,7 @@ def test_runner_outlives_its_killed_worker(session: Session) -> None:
     (runner,) = session.ran("kill_worker")
 
     assert verdict.code == "orphaned-still-running"
-    assert f"celery_worker {session.worker('killed')} was ended by SIGKILL" in verdict.summary
+    assert f"elery worker {session.worker('killed')} was ended by SIGKILL" in verdict.summary
     assert runner.exit_code == (0 if session.is_2 else 126)
     assert verdict.recorded[-1].pid == runner.pid
 

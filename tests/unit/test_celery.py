@@ -187,7 +187,7 @@ def test_a_runner_outlives_its_celery_worker() -> None:
     verdict = story.verdict()
 
     assert verdict.code == "orphaned-still-running"
-    assert "celery_worker" in verdict.summary
+    assert "celery worker" in verdict.summary
 
 
 def test_copies_of_a_worker_are_left_out() -> None:

@@ -431,3 +431,33 @@ def test_a_failure_that_the_process_told_makes_a_retry_without_any_row() -> None
         story.start("worker", "later", ref(2, uuid(2))).exit("later")
 
         assert story.verdict(1).code == code
+
+
+def test_a_retry_under_the_number_of_the_try_before_says_so() -> None:
+    """Numbers wrap: the same PID is not the same process."""
+    story = three().exit("runner", FAILED).report(ref(1, uuid(1)), "up_for_retry", "runner")
+    story.idle("worker").run("worker", "second", ref(2, uuid(2)), story.pids["runner"])
+
+    verdict = story.exit("second").verdict(1)
+
+    assert verdict.code == "retry"
+    assert f"gave the same PID {story.pids['runner']}" in verdict.summary
+
+
+def test_the_audit_row_says_who_cleared() -> None:
+    """A person is named where Airflow names one."""
+    story = three().exit("runner").report(ref(1, uuid(1)), "success", "runner").idle("worker")
+    story.fact(ref(None), "log", "post_clear_task_instances", owner="eve").wait(1)
+
+    verdict = story.run("worker", "second", ref(2, uuid(2))).verdict(1)
+
+    assert "was cleared by user eve (audit row `post_clear_task_instances`)" in verdict.summary
+
+
+def test_one_poke_so_far_is_one_process() -> None:
+    """A sensor that waits for its second poke."""
+    verdict = (
+        three().exit("runner").report(ref(1, uuid(1)), "up_for_reschedule", "runner").verdict(1)
+    )
+
+    assert "ran as one process so far, a poke of a rescheduling sensor" in verdict.summary

@@ -174,7 +174,7 @@ def test_a_heartbeat_timeout_of_a_dead_process_says_when_it_died() -> None:
     verdict = story.verdict()
 
     assert verdict.code == "heartbeat-timeout"
-    assert "was ended by SIGKILL 300.0 s before" in verdict.summary
+    assert "was ended by SIGKILL, 300.0 s before" in verdict.summary
 
 
 LIMIT = "Task did not emit heartbeat within time limit (300 seconds) and will be terminated."
@@ -384,3 +384,63 @@ def test_two_tries_at_once_are_named_with_their_processes() -> None:
     assert (
         f"Processes {old} (try 1) and {new} (try 2) ran sales.load at" in story.verdict(2).summary
     )
+
+
+def given_up(state: str) -> Airflow3:
+    """A story in which a runner outlives its supervisor, and its row says so; then a try 2."""
+    story = three().exit("worker", signal.SIGKILL).wait(1)
+    story.report(ref(1, uuid(1)), state, "runner").worker("scheduler", "worker2").wait(9)
+    return story.run("worker2", "second", ref(2, uuid(2))).wait(5).exit("runner").exit("second")
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("up_for_retry", "concurrent-duplicate"), ("failed", "clear"), ("restarting", "clear")],
+)
+def test_a_row_that_gives_the_attempt_up_is_no_orphan_reset(state: str, code: str) -> None:
+    """A retry or a clear of a task whose process lives on is not what a scheduler resets."""
+    assert given_up(state).verdict(1).code == code
+
+
+def test_a_row_that_still_says_running_is_reset() -> None:
+    """The near miss: nothing but the supervisor's death was between the two."""
+    assert given_up("running").verdict(1).code == "orphan-reset"
+
+
+def unheard(lived_s: float, state: str | None = None) -> Airflow3:
+    """Worker and scheduler are killed, the runner ends by itself, a new scheduler runs it again."""
+    story = three()
+    for name in ("scheduler", "worker"):
+        story.signal(signal.SIGKILL, name, None).exit(name, signal.SIGKILL)
+    story.wait(lived_s).exit("runner", 126 << 8)
+    if state is not None:
+        story.report(ref(1, uuid(1)), state, "runner")
+    return other_scheduler(story).run("worker2", "second", ref(2, uuid(2))).exit("second")
+
+
+def test_a_process_that_ended_unheard_after_its_scheduler_was_reset() -> None:
+    """It did not go down with its scheduler: it went on for 20 s, and could not report."""
+    verdict = unheard(20).verdict(1)
+
+    assert (verdict.code, verdict.confidence) == ("orphan-reset", "strong")
+    assert "lived on for 20.0 s, exited with 126 unheard" in verdict.summary
+
+
+def test_a_process_that_ended_at_once_went_down_with_its_scheduler() -> None:
+    """The near miss: within five seconds all were gone."""
+    assert unheard(1).verdict(1).code == "worker-restart"
+
+
+def test_a_process_whose_failure_was_heard_was_not_reset() -> None:
+    """The near miss: the row waited for a retry before the new scheduler began."""
+    assert unheard(20, "up_for_retry").verdict(1).code == "retry"
+
+
+def test_a_worker_that_is_stopped_after_its_task_has_ended_explains_it() -> None:
+    """Asked to end, it ends its runner first and itself ten seconds later."""
+    story = three().signal(signal.SIGTERM, "scheduler", None)
+    story.signal(signal.SIGTERM, "runner", "worker").exit("runner", signal.SIGTERM)
+    story.exit("worker").wait(10).exit("scheduler")
+    other_scheduler(story).run("worker2", "second", ref(2, uuid(2))).exit("second")
+
+    assert story.verdict(1).code == "worker-restart"

@@ -309,6 +309,10 @@ class Case:
             return role
         return role_at(self.claims.get(node.key, ()), ts_boot_ns)
 
+    def role_words(self, node: Node, ts_boot_ns: int | None = None) -> str:
+        """Return the role of a process as a sentence gives it."""
+        return str(self.role(node, ts_boot_ns)).replace("_", " ")
+
     def supervisors_dead_before(self, node: Node) -> list[Node]:
         """Return what supervised a process and ended clearly before it."""
         until = self.lived_until(node)

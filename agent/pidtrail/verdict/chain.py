@@ -45,7 +45,7 @@ def ancestor_recorded(case: Case) -> Finding | None:
         if pid in ancestor.numbers and not is_sudo(ancestor):
             # What it was then: a worker of 3.x supervises one task after the other.
             born = runner.node.fork
-            role = case.role(ancestor, born.ts_boot_ns if born is not None else None)
+            role = case.role_words(ancestor, born.ts_boot_ns if born is not None else None)
             return Finding(
                 "ancestor-recorded", "explained", "proved",
                 f"Recorded PID {pid} is the {role} above process {runner.node.key.pid}, which ran "

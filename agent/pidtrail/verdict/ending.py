@@ -127,7 +127,7 @@ def ended_in_words(node: Node) -> str:
     """Return how a process ended in a few words."""
     ended = node.exit
     if ended is None or (ended.termsig is None and ended.exit_code is None):
-        return "is still running" if node.ended_ns is None else "ended, how is not known"
+        return "is still running" if node.ended_ns is None else "ended (how is not known)"
     if ended.termsig is not None:
         core = " and dumped core" if ended.core_dumped else ""
         return f"was ended by {signal_name(ended.termsig)}{core}"

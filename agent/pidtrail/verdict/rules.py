@@ -5,7 +5,7 @@ Each is a small pure function of one Case that returns a Finding or None. They
 are asked in the order of RULES and the first answer stands: first what is wrong
 with the record itself, then who came later, then the plain match, and at last
 what could not be found. Families of rules have files of their own: `chain`,
-`superseded`, `double`, `elsewhere`. A rule's name is its code; its docstring is what
+`superseded`, `orphans`, `double`, `elsewhere`. A rule's name is its code; its docstring is what
 `pidtrail explain --code` prints: what it concludes, what it needs, what it
 cannot tell.
 """
@@ -31,13 +31,12 @@ from pidtrail.verdict.elsewhere import (
 )
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
+from pidtrail.verdict.orphans import orphan_reset, orphaned_still_running
 from pidtrail.verdict.sudo import refusal_by_sudo
 from pidtrail.verdict.superseded import (
     clear,
     deferral,
     heartbeat_timeout,
-    orphan_reset,
-    orphaned_still_running,
     reschedule,
     retry,
     worker_restart,

@@ -1,9 +1,9 @@
 """
 The rules for a process that another one of the same task instance came after.
 
-Either a later attempt (heartbeat-timeout, orphan-reset, worker-restart, clear,
-retry) or a later process under the same try number (reschedule, deferral). And
-for one that lived on after what supervised it (orphaned-still-running).
+Either a later attempt (heartbeat-timeout, worker-restart, clear, retry) or a later
+process under the same try number (reschedule, deferral). What lived on after what
+supervised it is in `orphans`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pidtrail.verdict.case import (
 )
 from pidtrail.verdict.ending import ENDING, HANDLED_WITHIN_NS, ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of, runner_facts
-from pidtrail.verdict.result import at_once, told_to_stop
+from pidtrail.verdict.result import at_once
 
 if TYPE_CHECKING:
     from pidtrail.events import AirflowFact, Record, TaskReported
@@ -72,16 +72,16 @@ def heartbeat_timeout(case: Case) -> Finding | None:
         words = f"its process {pid} lived on unheard; it {ended_in_words(runner.node)}"
         if ended is not None and ended <= at_ns:
             ago = (at_ns - ended) / NS_PER_SECOND
-            words = f"its process {pid} {ended_in_words(runner.node)} {ago:.1f} s before"
+            words = f"its process {pid} {ended_in_words(runner.node)}, {ago:.1f} s before"
             before = [r for r in case.reports if r.ts_boot_ns <= at_ns][-1:]
             if any(r.state == "running" and r.recorded_pid == pid for r in before):
                 words += ", and until then the row showed it as running"
         gone = case.supervisors_dead_before(runner.node)
         if gone:
-            words += f" (its {case.role(gone[0])} {gone[0].key.pid} was dead)"
+            words += f" (its {case.role_words(gone[0])} {gone[0].key.pid} was dead)"
     then = ""
     if later is not None:
-        then = f". Airflow ran try {later.task.try_number}: {new_pid(later)}"
+        then = f". Airflow ran try {later.task.try_number}: {new_pid(later, case.runner)}"
     both, proof, unknowns = beside(case, later)
     return Finding(
         "heartbeat-timeout", "explained", "proved",
@@ -114,49 +114,6 @@ def is_premature(case: Case, fact: AirflowFact) -> bool:
     return heard_ns is not None and at_ns - heard_ns < limit_ns - max(limit_ns // 10, HEARTBEAT_NS)
 
 
-def orphan_reset(case: Case) -> Finding | None:
-    """
-    A scheduler took the attempt for orphaned and started it again while it still ran.
-
-    Concludes: the next attempt was queued after this one's scheduler had ended,
-    and while this one's process still lived: a new process, and for a time two.
-    Needs: the end of the scheduler, the life of the runner, and the first sign
-    of the next attempt. Or, in 3.x, the runner's being told to stop after the
-    date at which the reset archived it. Whose result was kept is told as in
-    concurrent-duplicate.
-    Cannot tell: the exact moment of the reset, only the first row that shows it.
-    LocalExecutor cannot adopt (executors/local_executor.py
-    try_adopt_task_instances); thresholds: scheduler_health_check_threshold,
-    orphaned_tasks_check_interval.
-    """
-    runner, later = case.runner, started(case.later)
-    if runner is None or later is None:
-        return None
-    queued_ns = beginning(later)
-    ended = runner.node.ended_ns
-    gone = [
-        node
-        for node in case.supervisors_dead_before(runner.node)
-        if node.ended_ns is not None and node.ended_ns < queued_ns
-    ]
-    if not gone:
-        return None
-    lived = case.lived_until(runner.node)
-    if lived < queued_ns and told_to_stop(case, runner.node) is None:
-        return None
-    scheduler = gone[-1]
-    still = "" if ended is not None else " and still runs"
-    both, proof, unknowns = beside(case, later)
-    return Finding(
-        "orphan-reset", "explained", "proved",
-        f"{case.name()} was started again as try {later.task.try_number} after its "
-        f"{case.role(scheduler)} {scheduler.key.pid} had ended, while its process "
-        f"{runner.node.key.pid} lived on{still}: {new_pid(later)}.{both}",
-        [*facts_of(runner.node), *facts_of(scheduler), *proof, *later_evidence(later)],
-        tuple(unknowns),
-    )  # fmt: skip
-
-
 def worker_restart(case: Case) -> Finding | None:
     """
     The process went down with its worker or scheduler, and a new attempt began below another one.
@@ -179,8 +136,8 @@ def worker_restart(case: Case) -> Finding | None:
     return Finding(
         "worker-restart", "explained", "proved" if later.runners else "strong",
         f"Process {runner.node.key.pid} of {case.name()} {ended_in_words(runner.node)} together "
-        f"with its {case.role(down[0])} {down[0].key.pid}; {where} ran try "
-        f"{later.task.try_number}: {new_pid(later)}.",
+        f"with its {case.role_words(down[0])} {down[0].key.pid}; {where} ran try "
+        f"{later.task.try_number}: {new_pid(later, case.runner)}.",
         [*facts_of(runner.node), *facts_of(down[0]), *later_evidence(later)],
     )  # fmt: skip
 
@@ -191,7 +148,7 @@ def went_down(node: Node, ended_ns: int) -> bool:
         return False
     asked = [s.ts_boot_ns for s in node.signals if s.sig in ENDING and s.ts_boot_ns <= ended_ns]
     return abs(node.ended_ns - ended_ns) < TOGETHER_NS or (
-        bool(asked) and 0 <= node.ended_ns - asked[-1] < HANDLED_WITHIN_NS
+        bool(asked) and ended_ns <= node.ended_ns < asked[-1] + HANDLED_WITHIN_NS
     )
 
 
@@ -201,7 +158,7 @@ def elsewhere(case: Case, mine: Node | None, later: TaskRun) -> str | None:
         other = case.service_of(later.runners[0].node)
         if mine is None or other is None or other.key == mine.key:
             return None
-        role = str(case.role(other)).replace("_", " ")
+        role = case.role_words(other)
         after = other.started_ns is not None and other.started_ns > (mine.started_ns or 0)
         began = " that was started after it" if after else ""
         return f"the {role}{began} ({other.key.pid})"
@@ -228,10 +185,12 @@ def clear(case: Case) -> Finding | None:
     if not rows and not decided:
         return None
     why = f"audit row `{rows[-1].event}`" if rows else f"state {decided[-1].state} before it"
+    owner = (rows[-1].detail or {}).get("owner") if rows else None
+    by = f" by user {owner}" if owner else ""
     return Finding(
         "clear", "explained", "proved",
-        f"{case.name()} was cleared ({why}) and ran again as try {later.task.try_number}: "
-        f"{new_pid(later)}.",
+        f"{case.name()} was cleared{by} ({why}) and ran again as try {later.task.try_number}: "
+        f"{new_pid(later, case.runner)}.",
         [*runner_facts(case), *rows, *decided[-1:], *later_evidence(later)],
     )  # fmt: skip
 
@@ -270,46 +229,9 @@ def retry(case: Case) -> Finding | None:
     return Finding(
         "retry", "explained", "proved" if said else "strong",
         f"{case.name()} failed (process {pid} {words}) and was retried as try "
-        f"{later.task.try_number}: {new_pid(later)}.",
+        f"{later.task.try_number}: {new_pid(later, case.runner)}.",
         [*runner_facts(case), *said[-1:], *later_evidence(later)],
     )  # fmt: skip
-
-
-def orphaned_still_running(case: Case) -> Finding | None:
-    """
-    The supervisor, worker or scheduler above the runner died; the runner lived on.
-
-    Concludes: the process kept its PID and went on, adopted by another parent.
-    Needs: the end of an ancestor that supervises, clearly before the runner's.
-    Cannot tell: whether its result will be kept. With LocalExecutor nothing ends a
-    runner when its scheduler dies (nothing uses PR_SET_PDEATHSIG); in 3.x a
-    runner without its supervisor cannot report and exits with 126.
-    """
-    for runner in reversed(case.runners):
-        gone = case.supervisors_dead_before(runner.node)
-        if not gone:
-            continue
-        node = runner.node
-        recorded = case.recorded_pid
-        word = (
-            "the PID on record all the time"
-            if recorded == node.key.pid
-            else f"recorded: {recorded or 'no PID'}"
-        )
-        adopted = node.exit.ppid if node.exit is not None else None
-        by = f", adopted by process {adopted}" if adopted is not None and case.tree.node(
-            node.first_parent) in gone else ""  # fmt: skip
-        born_ns = node.fork.ts_boot_ns if node.fork is not None else None
-        names = " and ".join(
-            f"{case.role(n, born_ns)} {n.key.pid} {ended_in_words(n)}" for n in gone
-        )
-        return Finding(
-            "orphaned-still-running", "explained", "proved",
-            f"{names}, and process {node.key.pid} of {case.name()} lived on{by} ({word}); it "
-            f"{ended_in_words(node)}.",
-            [*facts_of(node), *(r for n in gone for r in facts_of(n)), *case.own_reports[-1:]],
-        )  # fmt: skip
-    return None
 
 
 def reschedule(case: Case) -> Finding | None:
@@ -351,10 +273,12 @@ def several(case: Case, code: str, what: str, rows: list[Record]) -> Finding | N
     pids = ", ".join(str(m.node.key.pid) for m in case.runners) or "none seen"
     recorded = ", ".join(map(str, case.recorded_pids)) or "none"
     now = " It waits now, and the row shows a process that has ended." if waits else ""
+    number = len(case.runners)
+    ran = f"one process so far, {what}" if number == 1 else (
+        f"{number} processes under one try number, each {what}")  # fmt: skip
     return Finding(
         code, "explained", "proved",
-        f"{case.name()} ran as {len(case.runners)} processes under one try number, each {what}: "
-        f"{pids}; recorded in turn: {recorded}.{now}",
+        f"{case.name()} ran as {ran}: {pids}; recorded in turn: {recorded}.{now}",
         [*runner_facts(case), *rows[:1], *rows[-1:]],
     )  # fmt: skip
 
@@ -381,10 +305,13 @@ def last_sign(run: TaskRun) -> int:
     return max(signs, default=0)
 
 
-def new_pid(run: TaskRun) -> str:
-    """Return in words under which PID an attempt ran."""
+def new_pid(run: TaskRun, before: Member | None = None) -> str:
+    """Return in words under which PID an attempt ran, after one that had another, or the same."""
     if run.runners:
-        return f"a new process, PID {run.runners[0].node.key.pid}"
+        pid = run.runners[0].node.key.pid
+        if before is not None and before.node.key.pid == pid:
+            return f"a new process, to which the kernel gave the same PID {pid}"
+        return f"a new process, PID {pid}"
     pids = [r.recorded_pid for r in run.reports if r.recorded_pid is not None]
     return f"a new process, recorded as PID {pids[-1]}" if pids else "a new process"
 
