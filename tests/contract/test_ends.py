@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pidtrail.events import Exit, Oom, Signal
+from pidtrail.lab.cgroup import remove
 from tests.contract.conftest import Tell
 
 MEMORY_V1 = Path("/sys/fs/cgroup/memory")
@@ -95,16 +96,15 @@ def small_cgroup() -> Iterator[Path]:
             pytest.fail(why)
         pytest.skip(why)
     group = parent / f"pidtrail-test-{os.getpid()}"
-    group.mkdir()
+    # One of a killed test that had our number may still be there.
+    group.mkdir(exist_ok=True)
     try:
         for name, value in limits.items():
             if (group / name).exists():
                 (group / name).write_text(str(value))
         yield group / "cgroup.procs"
     finally:
-        for line in (group / "cgroup.procs").read_text().split():
-            os.kill(int(line), signal.SIGKILL)
-        group.rmdir()
+        remove(group)
 
 
 def test_out_of_memory_victim_is_named(told_by: Tell, small_cgroup: Path) -> None:
