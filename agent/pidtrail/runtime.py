@@ -300,10 +300,6 @@ class Session:
         for claims in self.claims:
             claims.poke()
 
-    def drop_sinks(self, kind: type) -> None:
-        """Write no more to sinks of a kind: whoever was behind them is gone."""
-        self.sinks = [sink for sink in self.sinks if not isinstance(sink, kind)]
-
     def problems(self) -> list[str]:
         """Return what went wrong with Airflow's claims, or with reading them, one line each."""
         said = [line for claims in self.claims for line in claims.problems()]

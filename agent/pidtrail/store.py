@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pidtrail import __version__, codec
 from pidtrail.errors import PidtrailError, RecordingError
-from pidtrail.events import Event, Header, Lost
+from pidtrail.events import Event, Header
+from pidtrail.gap import Gap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,10 +65,7 @@ class Recorder:
     def __init__(self, path: Path, header: Header, notes: Mapping[str, str] = NO_NOTES) -> None:
         self.path = path
         self.problem: str | None = None
-        self.unwritten = 0
-        self.unwritten_from_ns = 0
-        self.unwritten_from_seq = 0
-        self.unwritten_to_ns = 0
+        self.gap = Gap("store", "the recording could not be written")
         try:
             keep_earlier(path)
             self.db = sqlite3.connect(path, isolation_level=None)
@@ -97,17 +95,13 @@ class Recorder:
         """
         if not events:
             return
-        if self.insert(events):
-            return
-        if not self.unwritten:
-            self.unwritten_from_ns, self.unwritten_from_seq = events[0].ts_boot_ns, events[0].seq
-        self.unwritten += len(events)
-        self.unwritten_to_ns = events[-1].ts_boot_ns
+        if not self.insert(events):
+            self.gap.add(events)
 
     def insert(self, events: list[Event]) -> bool:
         """Commit events, and with them what tells of an earlier gap; return whether that worked."""
-        if self.unwritten:
-            events = [self.gap(), *events]
+        if self.gap:
+            events = [self.gap.lost(), *events]
         parts = [events[at : at + BATCH_EVENTS] for at in range(0, len(events), BATCH_EVENTS)]
         try:
             self.db.execute("BEGIN")
@@ -119,17 +113,9 @@ class Recorder:
                 self.db.execute("ROLLBACK")
             self.problem = f"cannot write to {self.path}: {error}"
             return False
-        self.unwritten = 0
+        self.gap.close()
         self.problem = None
         return True
-
-    def gap(self) -> Lost:
-        """Return what tells of what could not be written, at the first seq of its hole."""
-        return Lost(
-            self.unwritten_from_seq, self.unwritten_to_ns, "store",
-            count=self.unwritten, from_ns=self.unwritten_from_ns, to_ns=self.unwritten_to_ns,
-            reason="the recording could not be written",
-        )  # fmt: skip
 
     def close(self, *, wait: bool = True) -> None:
         """
@@ -138,7 +124,7 @@ class Recorder:
         Somebody who reads it just then keeps the WAL there, and `problem` says so; he is
         waited for some seconds, or not at all.
         """
-        if self.unwritten:
+        if self.gap:
             self.insert([])
         if not wait:
             self.db.execute("PRAGMA busy_timeout = 0")

@@ -4,10 +4,12 @@ import inspect
 import io
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -471,6 +473,24 @@ def test_a_pipe_is_read_from_its_first_byte(tmp_path: Path) -> None:
 
     assert (reading.returncode, err) == (0, b"")
     assert len(json.loads(out)["processes"]) == 4
+
+
+def test_an_interrupt_is_heard_where_nobody_reads(tmp_path: Path) -> None:
+    """The pipe is full, and what the stream still holds would not get into it either."""
+    path = tmp_path / "session.db"
+    recorder = Recorder(path, header())
+    recorder.write([Fork(n, n, "core", pid=n, start_ticks=n) for n in range(1, 3_000)])
+    recorder.close()
+    read, write = os.pipe()
+    export = process("export", path, "--to", "jsonl", stdout=write)
+    while select.select([], [write], [], 0)[1]:
+        time.sleep(0.01)
+    export.send_signal(signal.SIGINT)
+    _, said = export.communicate()
+    os.close(read)
+    os.close(write)
+
+    assert (export.returncode, said) == (130, b"")
 
 
 def test_an_interrupt_ends_with_its_status(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 import click
 
@@ -174,6 +174,7 @@ def run(args: list[str]) -> int:
     except click.ClickException as error:
         return complain(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
+        give_up_output()
         return INTERRUPTED
     except PidtrailError as error:
         return complain(str(error), error.exit_code)
@@ -196,9 +197,25 @@ def flushed(status: int) -> int:
 
 def hang_up() -> int:
     """Let nothing more be written to a stdout that nobody reads, and return the status for it."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    lead_nowhere(sys.stdout)
     return NOBODY_READS
+
+
+def give_up_output() -> None:
+    """
+    Let nothing more be written: who interrupts does not want to wait for it.
+
+    At its exit the interpreter hands over what a stream still holds, and stands still where
+    nobody reads.
+    """
+    lead_nowhere(sys.stdout)
+    lead_nowhere(sys.stderr)
+
+
+def lead_nowhere(stream: TextIO) -> None:
+    """Have what is written to a stream from now on go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def complain(message: str, status: int) -> int:

@@ -24,21 +24,21 @@ from pidtrail.airflow.credentials import (
     take_credentials,
     take_database,
 )
+from pidtrail.cli import give_up_output, signals
 from pidtrail.cli.airflows import Airflows
 from pidtrail.cli.child import Child
 from pidtrail.cli.logs import log
+from pidtrail.cli.summary import print_verdicts, wait_for_reader
 from pidtrail.cli.troubles import Troubles
 from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.redact import redact_url
 from pidtrail.runtime import TURN_SECONDS, Session, make_header
-from pidtrail.sinks.jsonl import JsonLines
+from pidtrail.sinks.feed import Feed
 from pidtrail.sources import proc
 from pidtrail.sources.ladder import AUTO, open_below, open_best
 from pidtrail.store import Recorder
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from pidtrail.airflow.rest import Rest
     from pidtrail.events import AirflowFact
     from pidtrail.sinks.sink import Sink
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 10.0
 MAX_LEFT = 10
 """So many of the processes that outlive their command are named."""
-MAX_SHOWN_EVENTS = 300_000
-"""The tree at the end is for people; beyond this it is too long to read and slow to make."""
 
 
 @click.command()
@@ -167,13 +165,14 @@ class Trace:
         self.signals: list[int] = []
         self.child: Child | None = None
         self.recorder: Recorder | None = None
+        self.feed: Feed | None = None
         self.said_problem: str | None = None
         self.troubles = Troubles()
 
     def run(self) -> int:
         """Run the session and return the exit status."""
         with ExitStack() as stack:
-            self.take_signals()
+            signals.note(self.signals)
             roots = self.find_roots()
             session = self.open(roots, stack)
             try:
@@ -188,25 +187,21 @@ class Trace:
             except OSError:
                 # Nobody takes the events any more, as behind `head` or on a full disk: end as
                 # SIGPIPE would end us, or with the error.
-                session.drop_sinks(JsonLines)
                 self.end_child(session)
                 raise
             finally:
+                self.signals.clear()
                 session.finish()
-            self.show(session)
+            try:
+                signals.interrupt()
+                if self.feed is not None:
+                    wait_for_reader(self.feed, is_over=lambda: bool(self.signals))
+                self.show(session)
+            except KeyboardInterrupt:
+                give_up_output()
+                if self.child is None:
+                    raise
         return self.child.exit_status if self.child is not None else 0
-
-    def take_signals(self) -> None:
-        """Note SIGINT and SIGTERM instead of dying of them: what was captured must be kept."""
-
-        def note(number: int, _frame: FrameType | None) -> None:
-            self.signals.append(number)
-
-        signal.signal(signal.SIGINT, note)
-        signal.signal(signal.SIGTERM, note)
-        # Left as it is under nohup(1), which ignores it.
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, note)
 
     def find_roots(self) -> list[int]:
         """Return the pids to follow; a command is forked for it. Raises PidtrailError."""
@@ -259,7 +254,9 @@ class Trace:
                 self.recorder = Recorder(self.recording_path(stack), header)
                 sinks.append(self.recorder)
             if self.form == "jsonl":
-                sinks.append(JsonLines(sys.stdout.buffer, header))
+                self.feed = Feed(sys.stdout.fileno(), header)
+                sinks.append(self.feed)
+                self.check_feed()
             if self.plugin_path is not None:
                 self.account.listen(self.plugin_path, proc.start_ticks)
             self.account.read(urls)
@@ -347,6 +344,7 @@ class Trace:
                 ready, _, _ = select.select(watched | also, [], [], pause)
                 ended = watched.intersection(ready)
                 pause = session.pause_s(session.turn())
+                self.check_feed()
                 self.tell_problems(session)
                 if self.child is not None and self.child.wait(0):
                     return
@@ -367,7 +365,8 @@ class Trace:
 
     def on_signal(self, session: Session) -> bool:
         """Return whether the session ends now; a command gets the signal first."""
-        numbers, self.signals = self.signals, []
+        numbers = list(self.signals)
+        del self.signals[: len(numbers)]
         if self.child is None:
             return True
         if signal.SIGINT in numbers and not (sys.stdin is not None and sys.stdin.isatty()):
@@ -414,9 +413,16 @@ class Trace:
         several = self.airflow_api is not None or self.plugin_path is not None
         return "airflow" if several else "airflow database"
 
+    def check_feed(self) -> None:
+        """Raise the OSError for which nothing more can be written to stdout, if there is one."""
+        if self.feed is not None:
+            self.feed.check()
+
     def show(self, session: Session) -> None:
         """Print what the session showed."""
         log.info("ended", events=session.events, lost=session.lost)
+        if self.feed is not None and self.feed.missed:
+            log.warning("the reader of stdout was too slow", missed=self.feed.missed)
         if self.child is not None and session.live:
             # `airflow standalone` ends at SIGTERM without its parts, for one.
             left = sorted(key.pid for key in session.live)
@@ -426,21 +432,3 @@ class Trace:
         if self.form == "none" or self.recorder is None:
             return
         print_verdicts(self.recorder.path, session, to_stderr=self.form == "jsonl")
-
-
-def print_verdicts(path: Path, session: Session, *, to_stderr: bool) -> None:
-    """Judge a recording and print tree and verdicts; where stdout is for events, on stderr."""
-    from pidtrail.correlate import gather
-    from pidtrail.reports.process import labels_of
-    from pidtrail.reports.text import print_report, print_tree
-    from pidtrail.sources.replay import Replay
-    from pidtrail.verdict.engine import judge_stream
-
-    file = sys.stderr if to_stderr else sys.stdout
-    if not to_stderr and session.events <= MAX_SHOWN_EVENTS:
-        replay = Replay(str(path))
-        tree, reports, facts, *_ = gather(replay.events())
-        print_tree(tree, replay.header, file=file, labels=labels_of(tree, reports, facts))
-    replay = Replay(str(path))
-    report = judge_stream(replay.header, replay.events(), problems=list(session.problems()))
-    print_report(report, file=file)

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from pidtrail.events import Event, Header, Lost
+from pidtrail.events import Event, Header
+from pidtrail.gap import Gap
 
 MOST_EVENTS: Final = 20_000
 """Held for one who is slow, some 10 MB; what comes when they are full he misses."""
@@ -28,34 +29,20 @@ class Subscription:
         self.changed = threading.Condition()
         self.batches: deque[list[Event]] = deque()
         self.held = 0
-        self.missed: Lost | None = None
+        self.missed = Gap(ORIGIN, "the reader was too slow")
         self.ended = False
 
     def put(self, events: list[Event]) -> None:
         """Take a batch, or count it as missed if too much is held."""
         with self.changed:
             if self.held + len(events) > self.most and self.held:
-                self.miss(events)
+                self.missed.add(events)
             else:
-                if self.missed is not None:
-                    events = [self.missed, *events]
-                    self.missed = None
+                if self.missed:
+                    events = [self.missed.close(), *events]
                 self.batches.append(events)
                 self.held += len(events)
             self.changed.notify()
-
-    def miss(self, events: list[Event]) -> None:
-        """Count a batch as missed."""
-        first, last, earlier = events[0], events[-1], self.missed
-        self.missed = Lost(
-            first.seq if earlier is None else earlier.seq,
-            last.ts_boot_ns,
-            ORIGIN,
-            count=len(events) + ((earlier and earlier.count) or 0),
-            from_ns=first.ts_boot_ns if earlier is None else earlier.from_ns,
-            to_ns=last.ts_boot_ns,
-            reason="the reader was too slow",
-        )
 
     def take(self) -> list[Event] | None:
         """Return the next batch; an empty one if none comes for a while, None at the end."""
@@ -66,9 +53,8 @@ class Subscription:
                 events = self.batches.popleft()
                 self.held -= len(events)
                 return events
-            if self.missed is not None:
-                lost, self.missed = self.missed, None
-                return [lost]
+            if self.missed:
+                return [self.missed.close()]
             return None if self.ended else []
 
     def end(self) -> None:
