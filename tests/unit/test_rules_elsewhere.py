@@ -7,9 +7,9 @@ import signal
 import pytest
 from msgspec import structs
 
-from pidtrail.events import Observed, TaskReported
+from pidtrail.events import Fork, Observed, TaskReported
 from tests.unit.example_stories import FAILED, match_via_namespace, pid_reused, three
-from tests.unit.story import FULL, Airflow3, at, ref, uuid
+from tests.unit.story import FULL, Airflow2, Airflow3, at, ref, uuid
 
 POD = "ff49d0be-16b7-4a49-bb9e-8ec1f1f4e27f"
 CONTAINER = "3f2a" * 16
@@ -274,3 +274,38 @@ def test_another_host_is_where_to_look() -> None:
     assert story.verdict().unknowns == [
         "who was process 4711 on worker-2.example: pidtrail has to run there to tell"
     ]
+
+
+def podded() -> Airflow2:
+    """A 2.x supervisor, its runner and a shell in a container, numbered 1, 17 and 21 there."""
+    story = Airflow2().start("1", 3).fork("runner1", "bash")
+    inside = {"supervisor1": 1, "runner1": 17, "bash": 21}
+    for index, event in enumerate(story.events):
+        name = next((n for n in inside if event.key and event.key.pid == story.pids[n]), None)
+        if isinstance(event, Fork) and name is not None:
+            numbers = [story.pids[name], inside[name]]
+            story.events[index] = structs.replace(event, ns_pids=numbers, pid_ns=99)
+    return story
+
+
+@pytest.mark.parametrize(
+    ("pid", "code", "words"),
+    [(1, "ancestor-recorded", "is the supervisor"), (21, "descendant-observed", "is a child")],
+)
+def test_another_level_in_the_container_is_not_another_host(
+    pid: int, code: str, words: str
+) -> None:
+    """The row's host is a pod's name, and the number is there that of the runner's kin."""
+    verdict = podded().report(ref(), "running", pid, hostname="sales-load-x7").verdict()
+
+    assert (verdict.code, verdict.outcome, verdict.confidence) == (code, "explained", "strong")
+    assert words in verdict.summary
+    assert "here)" in verdict.summary
+
+
+def test_a_number_of_nobody_in_the_container_is_weakly_another_host() -> None:
+    """The near miss: the host may be the pod, whose name the kernel does not know."""
+    verdict = podded().report(ref(), "running", 99, hostname="sales-load-x7").verdict()
+
+    assert (verdict.code, verdict.confidence) == ("other-host", "weak")
+    assert any("whether sales-load-x7 is what the container" in line for line in verdict.unknowns)

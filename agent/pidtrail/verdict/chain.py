@@ -19,10 +19,11 @@ from pidtrail.verdict.ending import ended_in_words, killed_by, signal_name
 from pidtrail.verdict.finding import Finding, facts_of
 
 if TYPE_CHECKING:
-    from pidtrail.events import Exec, Observed, Record, TaskReported
+    from pidtrail.events import Exec, Observed, Record
     from pidtrail.members import Member
     from pidtrail.node import Node
     from pidtrail.verdict.case import Case
+    from pidtrail.verdict.model import Confidence
 
 
 def ancestor_recorded(case: Case) -> Finding | None:
@@ -46,10 +47,12 @@ def ancestor_recorded(case: Case) -> Finding | None:
             # What it was then: a worker of 3.x supervises one task after the other.
             born = runner.node.fork
             role = case.role_words(ancestor, born.ts_boot_ns if born is not None else None)
+            here = "".join(f" ({words})" for words in number_here(ancestor, pid))
             return Finding(
-                "ancestor-recorded", "explained", "proved",
-                f"Recorded PID {pid} is the {role} above process {runner.node.key.pid}, which ran "
-                f"{case.name()}: two processes of one chain, and neither changed its PID.",
+                "ancestor-recorded", "explained", sure(case),
+                f"Recorded PID {pid}{here} is the {role} above process "
+                f"{runner.node.key.pid}, which ran {case.name()}: two processes of one chain, and "
+                f"neither changed its PID.",
                 [*facts_of(runner.node), *facts_of(ancestor), *case.own_reports[-1:]],
             )  # fmt: skip
     return None
@@ -72,7 +75,18 @@ def descendant_observed(case: Case) -> Finding | None:
         return None
     if any(is_sudo(member.node) for member in case.runners):
         return None
-    return child_finding(case, pid, "Recorded PID", case.own_reports[-1:])
+    return child_finding(case, pid, "Recorded PID", sure(case))
+
+
+def number_here(node: Node, pid: int) -> list[str]:
+    """Return in words which number a process has here, none where it is the same."""
+    return [] if pid == node.key.pid else [f"process {node.key.pid} here"]
+
+
+def sure(case: Case) -> Confidence:
+    """Return how sure it is that a recorded number is of this host, or of its containers."""
+    rows = [row for row in case.own_reports if row.recorded_pid is not None]
+    return "strong" if rows and case.is_elsewhere(rows[-1].hostname) else "proved"
 
 
 def descendant_asked(case: Case, pid: int) -> Finding | None:
@@ -81,22 +95,23 @@ def descendant_asked(case: Case, pid: int) -> Finding | None:
     if pid in ran or pid in case.recorded_pids:
         return None
     recorded = f"; recorded is {case.recorded_pid}" if case.recorded_pid is not None else ""
-    return child_finding(case, pid, "PID", case.own_reports[-1:], recorded)
+    return child_finding(case, pid, "PID", "proved", recorded)
 
 
 def child_finding(
-    case: Case, pid: int, what: str, rows: list[TaskReported], recorded: str = ""
+    case: Case, pid: int, what: str, confidence: Confidence, recorded: str = ""
 ) -> Finding | None:
     """Return the finding that a number is that of a child of a runner, None if it is not."""
     for member in reversed(case.runners):
         for child in case.tree.descendants(member.node.key):
             if pid in child.numbers:
+                called = "; ".join([child.comm or "no name seen", *number_here(child, pid)])
                 return Finding(
-                    "descendant-observed", "explained", "proved",
-                    f"{what} {pid} ({child.comm or 'no name seen'}) is a child below process "
+                    "descendant-observed", "explained", confidence,
+                    f"{what} {pid} ({called}) is a child below process "
                     f"{member.node.key.pid}, which ran {case.name()}{recorded}: two processes of "
                     f"one chain, and neither changed its PID.",
-                    [*facts_of(member.node), *facts_of(child), *rows],
+                    [*facts_of(member.node), *facts_of(child), *case.own_reports[-1:]],
                 )  # fmt: skip
     return None
 

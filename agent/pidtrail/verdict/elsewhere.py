@@ -51,7 +51,8 @@ def other_host(case: Case) -> Finding | None:
 
     Concludes: the row names a host, or an address, that is not this one's nor known to
     be of a container on it, and no process of the attempt has that number here. If one
-    ran here all the same, that is a conflict: Airflow has it running elsewhere.
+    ran here all the same, that is a conflict: Airflow has it running elsewhere. Weak if that
+    one is in a PID namespace of its own: the row's host may be what its container is called.
     Needs: the row's hostname, compared without its domain with this host's, or with its
     addresses, and with those under which runners seen here were recorded, whatever they are; and
     of a process that ran here, its numbers in all PID namespaces.
@@ -66,19 +67,38 @@ def other_host(case: Case) -> Finding | None:
     if not case.is_elsewhere(row.hostname):
         return None
     here = [m for m in case.runners if m not in case.refused]
-    if here and numbers_unknown(case):
+    if here and (numbers_unknown(case) or has_inside(case, here[-1].node, pid)):
         return None
-    ran = ", which ran none of its processes"
+    ran, unknowns = ", which ran none of its processes", []
+    contained = bool(here) and len(here[-1].node.ns_pids or ()) > 1
     if here:
         node = here[-1].node
         ran = f", where process {node.key.pid}{case.where(node)} ran it all the same"
+    if contained:
+        name = f"what the container of process {node.key.pid} is called"
+        unknowns = [f"whether {row.hostname} is {name}: then it is this host"]
     return Finding(
-        "other-host", "conflict" if here else "explained", "strong",
+        "other-host", "conflict" if here else "explained", "weak" if contained else "strong",
         f"PID {pid} of {case.name()} was recorded on host {row.hostname}, not here on "
         f"{case.scope.header.host}{ran}.",
         [*runner_facts(case), row],
-        (f"who was process {pid} on {row.hostname}: pidtrail has to run there to tell",),
+        (f"who was process {pid} on {row.hostname}: pidtrail has to run there to tell", *unknowns),
     )  # fmt: skip
+
+
+def has_inside(case: Case, node: Node, pid: int) -> bool:
+    """
+    Return whether a number is, in the PID namespace of a runner's own, one of its chain's.
+
+    Then the row's host is the container that all of them are in, and another level is on record.
+    """
+    if node.pid_ns is None or len(node.ns_pids or ()) < 2:
+        return False
+    kin = [*case.chain(node)[1:], *case.tree.descendants(node.key)]
+    return any(
+        one.pid_ns == node.pid_ns and one.ns_pids is not None and one.ns_pids[-1] == pid
+        for one in kin
+    )
 
 
 def pid_reused(case: Case) -> Finding | None:
