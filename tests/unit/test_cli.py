@@ -145,6 +145,7 @@ def test_the_version_is_told(pidtrail: Any) -> None:
         (["tree", "x", "--task", "load"], 2, "DAG.TASK"),
         (["explain", "--socket", "/nowhere/x"], 1, "no service runs here"),
         (["explain", "x", "--since", "yesterday"], 2, "--since"),
+        (["tree", "x", "--since", "yesterday"], 2, "--since"),
         (["explain", "x", "--try", "one"], 2, "one"),
         (["explain", "--code", "no-such"], 1, "retry"),
         (["explain", "x", "--code", "retry"], 2, "--code"),
@@ -223,6 +224,32 @@ def test_the_tree_of_a_task_leaves_out_the_others(pidtrail: Any, recording: Path
     assert len(pidtrail("tree", recording, "--task", "sales.load").out.splitlines()) == 5
     other = pidtrail("tree", recording, "--task", "sales.other").out.splitlines()
     assert other[1:] == ["no process of task sales.other was seen"]
+
+
+@pytest.mark.parametrize(
+    ("options", "pids"),
+    [
+        (["--since", "2s"], [100, 200, 300, 400]),
+        (["--since", "1s"], [100, 200, 300]),
+        (["--since", "0s"], [100, 200]),
+        (["--since", rfc3339(18 * SECOND + header().wall_offset_ns)], [100, 200, 300]),
+        (["--since", "1s", "--task", "sales.load"], [100, 200, 300]),
+        (["--since", "0s", "--task", "sales.other"], []),
+    ],
+)
+def test_a_tree_may_begin_late(
+    pidtrail: Any, recording: Path, options: list[str], pids: list[int]
+) -> None:
+    """Who lived then or later, and his ancestors; of a task those alone that are its own."""
+    as_json = pidtrail("tree", recording, "--json", *options)
+    _, *lines = pidtrail("tree", recording, *options).out.splitlines()
+
+    assert (as_json.status, as_json.err) == (0, "")
+    assert [process["pid"] for process in json.loads(as_json.out)["processes"]] == pids
+    if pids:
+        assert [int(line.lstrip(" └─").split()[0]) for line in lines] == pids
+    else:
+        assert lines == ["no process of task sales.other lived then"]
 
 
 def test_explain_gives_a_line_and_a_sentence(pidtrail: Any, recording: Path) -> None:

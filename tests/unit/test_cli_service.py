@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pidtrail import cli
-from pidtrail.cli import explain
 from pidtrail.cli.logs import log
+from pidtrail.cli.since import Since
 from pidtrail.events import Event
 from pidtrail.store import Recorder
 from tests.unit.asking import FIRST_PID, SECOND_PID, head, keep, serving, two_tries
@@ -150,6 +150,28 @@ def test_since_holds_for_a_service_from_now_and_from_an_instant(
     assert [link["role"] for link in runner["chain"]] == ["runner", "supervisor", "scheduler"]
 
 
+def test_a_tree_since_an_instant_is_that_of_a_recording(
+    pidtrail: Any, asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the service the segment with the second try alone is needed; the first one's is over."""
+    story = asked.story
+    file = recorded(tmp_path / "session.db", story.events)
+    moment = story.starts[SECOND_PID] - SECOND
+    monkeypatch.setattr("time.time_ns", lambda: moment + 3 * SECOND + OFFSET_NS)
+    told = [
+        [process["pid"] for process in json.loads(one.out)["processes"]]
+        for one in (
+            pidtrail("tree", file, "--since", at(moment), "--json"),
+            asked("tree", "--since", at(moment), "--json"),
+            asked("tree", "--since", "3s", "--json"),
+        )
+    ]
+
+    assert told[0] == told[1] == told[2]
+    assert story.pids[SECOND_PID] in told[0]
+    assert story.pids[FIRST_PID] not in told[0]
+
+
 def test_two_boots_are_judged_apart_and_told_together(pidtrail: Any, tmp_path: Path) -> None:
     """The same numbers of another boot are other processes; each verdict's boot is known."""
     story, before = two_tries()
@@ -184,4 +206,4 @@ def test_damage_in_the_history_is_said_once(pidtrail: Any, tmp_path: Path) -> No
 
 def test_spans_are_those_of_the_option() -> None:
     """What the tests above rest on."""
-    assert explain.instant("3s") == (3 * SECOND, None)
+    assert Since.read("3s") == Since(span_ns=3 * SECOND)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import re
 import sys
-import time
 from collections.abc import Iterator
-from typing import Final
 
 import click
 import msgspec
@@ -17,8 +14,9 @@ from msgspec import UNSET, structs
 from pidtrail.airflow.facts import Role
 from pidtrail.cli import message as line
 from pidtrail.cli.logs import log
+from pidtrail.cli.since import Since
 from pidtrail.cli.stream import Stream, socket_option
-from pidtrail.clock import NS_PER_SECOND, epoch_ns_of_text
+from pidtrail.clock import epoch_ns_of_text
 from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.reports.terminal import may_colour, painted
 from pidtrail.reports.text import print_report
@@ -28,9 +26,6 @@ from pidtrail.verdict.engine import joined, judge_gathered
 from pidtrail.verdict.meaning import meaning
 from pidtrail.verdict.model import Report, Verdict
 from pidtrail.verdict.question import Question
-
-SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])\Z")
-SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @click.command()
@@ -104,9 +99,9 @@ def explain(
     text = None if message is None else line.pasted(message)
     read = None if text is None else line.read(text)
     question = Question(dag, task, run_id, map_index, try_number, pid)
-    span_ns, since_ns = instant(since)
-    asked_ns = since_ns if span_ns is None else time.time_ns() - span_ns
-    stream = opened(file, socket_path, Request("history", asked_ns), is_needed=read is None)
+    asked = Since.read(since)
+    request = Request("history", asked.asked_ns)
+    stream = opened(file, socket_path, request, is_needed=read is None)
     if stream is None:
         answer(line.told(read or [], None), as_json=as_json)
         return
@@ -117,8 +112,7 @@ def explain(
                 for header, gathered in stream.gathered(question)
             ]
         )
-    if span_ns is not None:
-        since_ns = stream.ended_ns - span_ns
+    since_ns = asked.before(stream.ended_ns)
     found = report.verdicts
     if since_ns is not None:
         found = [verdict for verdict in found if latest_ns(verdict) >= since_ns]
@@ -203,18 +197,3 @@ def latest_ns(verdict: Verdict) -> int:
         seen = None if record.seen_at is None else epoch_ns_of_text(record.seen_at)
         times.append(far if seen is None else seen)
     return max(times, default=far)
-
-
-def instant(text: str | None) -> tuple[int | None, int | None]:
-    """Return (nanoseconds before the end, None) or (None, epoch nanoseconds). Raises UsageError."""
-    if text is None:
-        return None, None
-    span = SPAN.match(text)
-    if span is not None:
-        return int(span[1]) * SECONDS[span[2]] * NS_PER_SECOND, None
-    moment = epoch_ns_of_text(text)
-    if moment is None:
-        raise UsageError(
-            f"--since wants an instant such as 2026-01-31T08:00:00Z, or 10m, not {text}"
-        )
-    return None, moment

@@ -54,13 +54,13 @@ def print_tree(
     header: Header,
     *,
     file: TextIO,
-    task: str | None = None,
+    shown: dict[ProcessKey, None] | None = None,
     labels: dict[ProcessKey, Label] | None = None,
 ) -> None:
-    """Write a tree to a file; width and colour are the file's."""
+    """Write a tree to a file, or those of it to be `shown`; width and colour are the file's."""
     labels = labels_of(tree) if labels is None else labels
     writer = TreeWriter(tree, header, labels, width=width_of(file), colour=may_colour(file))
-    file.writelines(f"{line}\n" for line in writer.all_lines(task))
+    file.writelines(f"{line}\n" for line in writer.all_lines(shown))
 
 
 def print_report(report: Report, *, file: TextIO) -> None:
@@ -72,28 +72,44 @@ def render_tree(
     tree: ProcessTree,
     header: Header,
     *,
-    task: str | None = None,
     width: int | None = None,
     colour: bool = False,
 ) -> str:
-    """Return a tree as text; `task` is `DAG.TASK` and leaves its processes and their ancestors."""
+    """Return a tree as text."""
     writer = TreeWriter(tree, header, labels_of(tree), width=width, colour=colour)
-    return "".join(f"{line}\n" for line in writer.all_lines(task))
+    return "".join(f"{line}\n" for line in writer.all_lines(None))
 
 
-def keys_of_task(
-    tree: ProcessTree, labels: dict[ProcessKey, Label], task: str
-) -> dict[ProcessKey, None]:
-    """Return the processes that worked for `DAG.TASK`, what they started, and their ancestors."""
+def chosen(
+    tree: ProcessTree,
+    labels: dict[ProcessKey, Label],
+    task: str | None,
+    since_ns: int | None = None,
+) -> dict[ProcessKey, None] | None:
+    """
+    Return the processes to show, with their ancestors; None for all.
+
+    Of `DAG.TASK` those that worked for it and what they started; of `since_ns`, by
+    CLOCK_BOOTTIME, those that lived then or later.
+    """
+    if task is None and since_ns is None:
+        return None
     found: dict[ProcessKey, None] = {}
+    for node in tree.nodes.values() if task is None else nodes_of_task(tree, labels, task):
+        if since_ns is None or node.ended_ns is None or node.ended_ns >= since_ns:
+            found.update((one.key, None) for one in tree.lineage(node.key))
+    return found
+
+
+def nodes_of_task(tree: ProcessTree, labels: dict[ProcessKey, Label], task: str) -> Iterator[Node]:
+    """Yield the processes that worked for `DAG.TASK`, and what they started."""
     for key, label in labels.items():
         if not any(f"{t.dag_id}.{t.task_id}" == task for t in label.tasks):
             continue
-        found.update((node.key, None) for node in tree.lineage(key))
+        yield from tree.lineage(key)[:1]
         # A worker serves many: of its children only those that are this task's.
         if all(f"{t.dag_id}.{t.task_id}" == task for t in label.tasks):
-            found.update((node.key, None) for node in tree.descendants(key))
-    return found
+            yield from tree.descendants(key)
 
 
 def in_order(
@@ -130,12 +146,9 @@ class TreeWriter:
         self.colour = colour
         self.day = self.last_day()
 
-    def all_lines(self, task: str | None) -> Iterator[str]:
-        """Yield the head and the processes; of `DAG.TASK` only, if one is named."""
+    def all_lines(self, shown: dict[ProcessKey, None] | None) -> Iterator[str]:
+        """Yield the head and the processes, or those to be `shown`."""
         yield from self.head()
-        shown = None if task is None else keys_of_task(self.tree, self.labels, task)
-        if shown is not None and not shown:
-            yield self.line([(f"no process of task {visible(str(task), 200)} was seen", None)])
         yield from self.lines(shown)
 
     def last_day(self) -> str:
