@@ -90,13 +90,19 @@ class Story:
         self.pids[name] = pid if pid is not None else 1000 + len(self.pids)
         self.starts[name] = self.now_ns
 
-    def root(self, name: str, *argv: str, pid: int | None = None) -> Self:
-        """Find a process that was there before us."""
+    def root(
+        self, name: str, *argv: str, pid: int | None = None, ns_pids: list[int] | None = None
+    ) -> Self:
+        """Find a process that was there before us; its parent is process 1."""
         head = self.next()
         self.born(name, pid)
-        self.events.append(
-            Observed(*head, *self.identity(name), ppid=1, parent_start_ticks=1, argv=list(argv))
-        )
+        seen: dict[str, Any] = {
+            "ppid": 1,
+            "parent_start_ticks": 1,
+            "argv": list(argv),
+            "ns_pids": ns_pids,
+        }
+        self.events.append(Observed(*head, *self.identity(name), **seen))
         return self
 
     def fork(

@@ -193,6 +193,7 @@ def test_child_of_the_task_is_named_as_such() -> None:
         ("runc", 0, "container_runtime"),
         ("containerd-shim", 0, "container_runtime"),
         ("tini", 0, "container_init"),
+        ("podman-init", 0, "container_init"),
         # Anyone may call a process of his own so.
         ("systemd", 1000, None),
         ("bash", 0, None),

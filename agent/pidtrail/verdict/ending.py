@@ -40,9 +40,10 @@ OUTSIDERS: Final = {
     "tini": "container_init",
     "dumb-init": "container_init",
     "docker-init": "container_init",
+    "podman-init": "container_init",
     "catatonit": "container_init",
 }
-"""Roles of senders that no word of Airflow's names, by comm (15 characters), if root sent it."""
+"""Roles of senders that no word of Airflow's names, by comm (15 characters)."""
 
 
 def killed_by(node: Node, tree: ProcessTree, role_of: RoleOf) -> KilledBy | None:
@@ -108,9 +109,57 @@ def sender(record: Signal, tree: ProcessTree, role_of: RoleOf) -> Who | None:
         return None if record.code is not None else Who(None)
     node = tree.node(ProcessKey(record.sender_pid, record.sender_start_ticks))
     role = role_of(node, record.ts_boot_ns) if node is not None else None
-    if role in {None, "other"} and record.sender_uid == 0:
-        role = OUTSIDERS.get(record.sender_comm or "", role)
+    if role in {None, "other"}:
+        role = outsider(record, tree, node) or role
     return Who(record.sender_pid, record.sender_start_ticks, role, record.sender_comm)
+
+
+def outsider(record: Signal, tree: ProcessTree, node: Node | None) -> str | None:
+    """
+    Return the role of a sender outside of Airflow, whose node is `node`, None if it has none.
+
+    Any user can call a process by any name: the name counts if root sent the signal. A
+    container's init may be of any user. It is known by its number, or, where it was not
+    traced itself, by its name and by being the parent of who was traced first.
+    """
+    named = OUTSIDERS.get(record.sender_comm or "")
+    if named is not None and record.sender_uid == 0:
+        return named
+    if node is not None and is_first(node):
+        return "container_init"
+    target = tree.node(record.key)
+    if named != "container_init" or target is None or len(target.ns_pids or ()) < 2:
+        return None
+    above = tree.lineage(target.key)[-1].first_parent
+    sent_it = (record.sender_pid, record.sender_start_ticks)
+    return named if above is not None and above[:2] == sent_it else None
+
+
+def is_first(node: Node) -> bool:
+    """Return whether a process is process 1 of a PID namespace below another."""
+    numbers = node.ns_pids
+    return numbers is not None and len(numbers) > 1 and numbers[-1] == 1
+
+
+def first_ended(node: Node, sent: Signal, tree: ProcessTree) -> Node | None:
+    """
+    Return whose end made the kernel send a process SIGKILL, None if it was no such end.
+
+    With process 1 of a PID namespace all in there are killed: after its exit record,
+    and before its parent can collect it (kernel/pid_namespace.c zap_pid_ns_processes,
+    called by kernel/exit.c exit_notify).
+    """
+    return next(
+        (
+            above
+            for above in tree.lineage(node.key)[1:]
+            if is_first(above)
+            and above.exit is not None
+            and above.exit.ts_boot_ns <= sent.ts_boot_ns
+            and (above.reap is None or sent.ts_boot_ns <= above.reap.ts_boot_ns)
+        ),
+        None,
+    )
 
 
 def ending_seqs(node: Node) -> list[int]:

@@ -5,10 +5,12 @@ The kernel tells who sent the signal. That a supervisor sent one has a reason, w
 stands in the row of the task instance or in the audit log: the answer to its
 heartbeat is made of nothing else (3.x api_fastapi/execution_api/routes/
 task_instances.py ti_heartbeat, 2.x jobs/local_task_job_runner.py heartbeat_callback).
+That the kernel sent SIGKILL has one too, where a container's first process ended.
 """
 
 from __future__ import annotations
 
+import signal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -20,6 +22,8 @@ from pidtrail.verdict.ending import (
     HANDLED_WITHIN_NS,
     asked,
     ended_in_words,
+    first_ended,
+    is_first,
     is_self,
     killed_by,
     sender,
@@ -68,10 +72,12 @@ def killing(case: Case, node: Node) -> Killing:
     if sent is None:
         return Killing(by, f" Who sent {name} to {pid} was not seen.", [])
     first, words = series(node, sent)
-    reason = why(case, node, first)
+    reason = why(case, node, first) if by.sender is not None else with_first(case, node, sent)
     if by.sender is not None and by.sender.pid is None:
         return Killing(by, f" Who sent {words} to {pid} was not seen.", [first, sent])
     text = f" {pid} was sent {words} by {in_words(case, node, by.sender)}"
+    if reason is None and by.sender is None and is_first_unknown(case, node, sent):
+        text += ", as it does to all in a PID namespace whose process 1 ends (not traced here)"
     if by.kind == "exit" and node.exit is not None:
         after = (node.exit.ts_boot_ns - sent.ts_boot_ns) / NS_PER_SECOND
         text += f", {after:.1f} s before its end"
@@ -165,6 +171,38 @@ def why(case: Case, node: Node, sent: Signal) -> Reason | None:
         words = f"{above.key.pid} had itself been sent {name} by {whom}"
         return Reason(words, [itself[-1]])
     return refusal(case, node, sent.ts_boot_ns)
+
+
+def with_first(case: Case, node: Node, sent: Signal) -> Reason | None:
+    """Return why the kernel sent SIGKILL: the end of process 1 of a PID namespace; None else."""
+    first = first_ended(node, sent, case.tree) if sent.sig == signal.SIGKILL else None
+    if first is None or first.exit is None:
+        return None
+
+    def role_of(other: Node, ts_boot_ns: int) -> str:
+        return str(case.role(other, ts_boot_ns))
+
+    role = role_of(first, sent.ts_boot_ns)
+    who = Who(*first.key[:2], "container_init" if role == "other" else role, first.comm)
+    words = f"process 1 of its PID namespace, {in_words(case, node, who)}, {ended_in_words(first)}"
+    by, last = killed_by(first, case.tree, role_of), asked(first, first.exit.termsig)
+    if by is None or last is None or by.kind in {"oom", "self"}:
+        want = " for want of memory" if by is not None and by.kind == "oom" else ""
+        return Reason(words + want, [first.exit])
+    if by.kind == "exit":
+        words += f" after {signal_name(last.sig)}"
+    deeper = with_first(case, first, last) if by.sender is None else None
+    after = f", for {deeper.words}" if deeper is not None else ""
+    return Reason(
+        f"{words} from {in_words(case, first, by.sender)}{after}",
+        [first.exit, last, *(deeper.evidence if deeper is not None else [])],
+    )
+
+
+def is_first_unknown(case: Case, node: Node, sent: Signal) -> bool:
+    """Return whether SIGKILL came to a process below a process 1 that nothing is known of."""
+    within = len(node.ns_pids or ()) > 1
+    return sent.sig == signal.SIGKILL and within and not any(map(is_first, case.chain(node)))
 
 
 def is_sender(node: Node, sent: Signal) -> bool:

@@ -36,7 +36,8 @@ class KilledBy(msgspec.Struct, frozen=True):
     `oom`: the kernel chose it as its victim; `signal`: someone sent it, `sender`
     is None if that was the kernel, and without pid if it was not seen; `self`: it
     raised the signal itself (a fault, abort()); `exit`: it called exit. `why` is what
-    Airflow's records tell of the reason, None where they tell nothing.
+    Airflow's records tell of the reason or, where the kernel sent SIGKILL, whose end
+    it was for: that of process 1 of a PID namespace. None where nothing is told.
     """
 
     kind: Literal["oom", "signal", "self", "exit"]
