@@ -48,7 +48,8 @@ die() {
 # A need is a name. `have` tells whether it is met, however it got there; `package_of` what apt
 # would install for it; `words_for` what to tell a person whose distribution we do not know.
 SETUP_NEEDS="python libbpf clang llvm-strip bpf-headers cc libc-headers util-linux"
-TEST_NEEDS="postgresql redis-server mariadb mysqlclient systemd-analyze sudo bcc kernel-headers"
+TEST_NEEDS="postgresql redis-server mariadb mysqlclient systemd-analyze sudo bcc kernel-headers
+    podman crun runc dumb-init"
 BENCH_NEEDS="forkstat bpftrace"
 
 any_file() {
@@ -278,7 +279,7 @@ lint() {
     .venv/bin/mypy
     say "shellcheck"
     .venv/bin/shellcheck ./do .ci/run tests/packaging/bare_root.sh tests/airflow/own_sudoers.sh \
-        tests/programs/open_checkout.sh tests/programs/boot.sh tests/agent/machine.sh tests/trace/service_manager.sh
+        tests/programs/open_checkout.sh tests/programs/boot.sh tests/agent/machine.sh tests/trace/service_manager.sh tests/trace/runtime_host.sh
 }
 
 run_tests() {
@@ -307,7 +308,7 @@ test)
     prepare "$TEST_NEEDS"
     tell_uv
     # Here a test that cannot run has failed: no skip goes unseen.
-    export REQUIRE="${REQUIRE-root,bpf,bcc,tracefs,postgres,airflow,mariadb,systemd}"
+    export REQUIRE="${REQUIRE-root,bpf,bcc,tracefs,postgres,airflow,mariadb,systemd,podman}"
     lint
     run_tests tests/unit -n 2
     say "installing Airflow 3 and Airflow 2, each into an environment of its own"

@@ -112,6 +112,14 @@ def missing_systemd() -> str | None:
     return None if shutil.which("systemd-analyze") else "systemd-analyze is not installed"
 
 
+def missing_podman() -> str | None:
+    """Return why no container can be run, or None."""
+    names = ("podman", "crun", "runc", "dumb-init")
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    missing = [name for name in names if not shutil.which(name, path=path)]
+    return f"not installed: {', '.join(missing)}" if missing else None
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "root": missing_root,
     "bpf": missing_bpf,
@@ -121,6 +129,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "mariadb": missing_mariadb,
     "airflow": missing_airflow,
     "systemd": missing_systemd,
+    "podman": missing_podman,
 }
 
 

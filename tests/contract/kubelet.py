@@ -60,7 +60,13 @@ def hierarchy(version: int) -> Path:
 @contextlib.contextmanager
 def directory(version: int) -> Iterator[Path]:
     """Give a directory of this process alone, and remove it with all that is in it."""
-    top = hierarchy(version)
+    with directory_in(hierarchy(version)) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def directory_in(top: Path) -> Iterator[Path]:
+    """Give such a directory in a hierarchy that is mounted there."""
     for left in top.glob(f"{PREFIX}*"):
         if is_abandoned(left.name.removeprefix(PREFIX)):
             remove_all(left)

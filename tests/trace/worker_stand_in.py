@@ -3,7 +3,8 @@ An executor worker of Airflow 3.x with a task that ignores SIGTERM, by their tit
 
 Airflow itself is not there: what is under test is who ends them. A title is written
 over the arguments, which must be as long, and then the process is renamed: so does
-setproctitle(3).
+setproctitle(3). With `OBEYS` in the environment the task does not ignore SIGTERM; `READY` names
+the file that says that it runs. SIGUSR1 makes it fill 200 MiB.
 """
 
 import ctypes
@@ -29,7 +30,10 @@ def call_oneself(title: str) -> None:
 if __name__ == "__main__":
     call_oneself(f"airflow worker -- LocalExecutor: {TASK}")
     if os.fork() == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if "OBEYS" not in os.environ:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, lambda *_: b"x" * (200 << 20))
         call_oneself(f"airflow worker -- {TASK}")
-        Path("/run/ready").touch()
-    signal.pause()
+        Path(os.environ.get("READY", "/run/ready")).touch()
+    while True:
+        signal.pause()
