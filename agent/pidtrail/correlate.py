@@ -295,8 +295,10 @@ class Correlator:
         """Add a runner's supervisor, and what descends from the runner."""
         for ancestor in self.tree.lineage(runner.key)[1:2]:
             role = self.role_at(ancestor, runner.fork.ts_boot_ns if runner.fork else None)
-            if role is Role.SUPERVISOR and all(m.node is not ancestor for m in run.members):
-                run.members.append(Member(ancestor, role, "lineage", None))
+            # A pool process of Celery before 3.3 says nothing of the task that it supervises.
+            known = role in {Role.SUPERVISOR, Role.EXECUTOR_WORKER}
+            if known and all(m.node is not ancestor for m in run.members):
+                run.members.append(Member(ancestor, Role.SUPERVISOR, "lineage", None))
         count = 0
         for child in self.tree.descendants(runner.key):
             if child.key in runners or child.key in levels:

@@ -200,3 +200,30 @@ def test_copies_of_a_worker_are_left_out() -> None:
     listed = {process.pid: process for process in (main, copy, pool, other)}
 
     assert list(without_copies(listed)) == [10, 12, 20]
+
+
+def test_a_pool_process_that_keeps_its_title_supervises_its_runner() -> None:
+    """Before 3.3 a pool process shows `ForkPoolWorker-1` all the time."""
+    story = Celery3().log("pool", LOG.format(1)).fork("pool", "runner")
+    story.title("runner", f"airflow worker -- {uuid(1)}").report(
+        ref(1, uuid(1)), "running", "runner"
+    )
+    story.signal(signal.SIGTERM, "runner", "pool").exit("runner", signal.SIGTERM)
+
+    verdict = story.verdict()
+
+    assert [process.role for process in verdict.processes] == ["supervisor", "runner"]
+    assert "by its supervisor" in verdict.summary
+    assert [who.role for who in verdict.processes[1].chain][1:] == ["supervisor", "celery_worker"]
+
+
+def test_a_pool_process_supervises_nobody_elses_runner() -> None:
+    """The near miss: another pool process of the same worker."""
+    story = Celery3().fork("main", "pool2").title("pool2", "[celeryd: celery@vm:ForkPoolWorker-2]")
+    story.log("pool", LOG.format(1)).fork("pool", "runner")
+    story.title("runner", f"airflow worker -- {uuid(1)}").report(
+        ref(1, uuid(1)), "running", "runner"
+    )
+    story.signal(signal.SIGTERM, "runner", "pool2").exit("runner", signal.SIGTERM)
+
+    assert "which is not above it" in story.verdict().summary

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from pidtrail.errors import PidtrailError
-from pidtrail.events import Fidelity, Observed
+from pidtrail.events import Fidelity, Observed, TaskReported
 from pidtrail.verdict.meaning import meaning
 from pidtrail.verdict.rules import RULES, code_of
 from tests.unit.story import FULL, LOG, Airflow2, Airflow3, Story, at, ref, uuid
@@ -461,3 +461,47 @@ def test_one_poke_so_far_is_one_process() -> None:
     )
 
     assert "ran as one process so far, a poke of a rescheduling sensor" in verdict.summary
+
+
+def test_an_unexplained_process_before_the_recorded_one_is_told() -> None:
+    """Two processes of one try, the last of them on record, and no row says why."""
+    story = three().exit("runner").idle("worker").run("worker", "second", ref(1, uuid(1)))
+    story.events = [e for e in story.events if not (isinstance(e, TaskReported))]
+    story.exit("second").report(ref(1, uuid(1)), "success", "second")
+
+    verdict = story.verdict()
+
+    assert (verdict.code, verdict.confidence) == ("match", "strong")
+    assert f"Before it process {story.pids['runner']} ran the same try" in verdict.summary
+    assert verdict.unknowns == ["why the attempt had several processes: no row tells"]
+
+
+def test_the_runner_of_another_task_on_record_is_named() -> None:
+    """Whose number it is was seen: it is not asked who that was."""
+    other = structs.replace(ref(1, uuid(9)), task_id="evil")
+    story = three().worker("scheduler", "worker2")
+    story.title("worker2", f"airflow worker -- LocalExecutor: {uuid(9)}").fork("worker2", "second")
+    story.title("second", f"airflow worker -- {uuid(9)}").report(other, "running", "second")
+    story.report(ref(1, uuid(1)), "running", "second")
+    found = [v for v in story.judge().verdicts if v.task.task_id == "load"]
+
+    assert found[0].code == "undetermined"
+    assert "(which ran sales.evil try 1)" in found[0].summary
+
+
+def test_an_idle_worker_on_record_is_named() -> None:
+    """A process of Airflow's that serves no task."""
+    story = three().worker("scheduler", "worker2").report(ref(1, uuid(1)), "running", "worker2")
+
+    assert "(a executor worker)" not in story.verdict().summary
+    assert "(an executor worker)" in story.verdict().summary
+
+
+def test_a_title_that_is_cut_hides_whose_runner_it_is() -> None:
+    """Of `airflow task runner: …` the kernel keeps 15 characters: it may be this attempt's."""
+    story = Airflow2().fork("worker", "supervisor").fork("supervisor", "runner")
+    story.title("supervisor", "airflow task su").title("runner", "airflow task ru")
+    verdict = story.report(ref(), "running", "runner").verdict()
+
+    assert verdict.code == "undetermined"
+    assert "its title is cut" in verdict.summary

@@ -309,3 +309,14 @@ def test_a_number_of_nobody_in_the_container_is_weakly_another_host() -> None:
 
     assert (verdict.code, verdict.confidence) == ("other-host", "weak")
     assert any("whether sales-load-x7 is what the container" in line for line in verdict.unknowns)
+
+
+@pytest.mark.parametrize(
+    ("hostname", "confidence"), [(None, "weak"), ("127.0.1.1", "weak"), ("worker-1", "strong")]
+)
+def test_a_row_that_names_no_host_of_its_own_is_weak(hostname: str | None, confidence: str) -> None:
+    """Nobody knows on which host the number was one, or every host is called so."""
+    verdict = Airflow3().report(ref(1, uuid(1)), "running", 4711, hostname=hostname).verdict()
+
+    assert (verdict.code, verdict.confidence) == ("never-seen", confidence)
+    assert bool(verdict.unknowns) is (confidence == "weak")

@@ -49,6 +49,12 @@ _LOG_PATH = re.compile(
     r"(?: \(deleted\))?\Z"
 )
 
+# What the kernel keeps of a title as comm: 15 characters (include/linux/sched.h TASK_COMM_LEN).
+_CUT: Mapping[str, Role] = {
+    "airflow task supervisor: "[:15]: Role.SUPERVISOR,
+    "airflow task runner: "[:15]: Role.RUNNER,
+}
+
 # Titles that say all in their first words. airflow/dag_processing/{manager,processor}.py
 # @ 2.7-2.11, airflow/utils/serve_logs, airflow/cli/commands/api_server_command.py and
 # airflow/api_fastapi/gunicorn_config.py @ 3.x; gunicorn/util.py _setproctitle.
@@ -95,6 +101,8 @@ def title_facts(title: str) -> TitleFacts | None:
         task = TaskRef(ti_id=ti_id) if ti_id else None
         # Nobody takes it back (executors/base_executor.py run_workload @ 3.3.2).
         return TitleFacts(Role.SUPERVISOR, task, major=3, lingers=True)
+    if title in _CUT:
+        return TitleFacts(_CUT[title], major=2, truncated=True)
     for prefix, role, major, command in _PREFIXES:
         if title.startswith(prefix):
             return TitleFacts(role, major=major, command=command)

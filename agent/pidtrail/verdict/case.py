@@ -246,6 +246,13 @@ class Case:
             return False
         return not found.is_loopback and str(found) not in own
 
+    def is_any_host(self, hostname: str) -> bool:
+        """Return whether a host is given by a loopback address, and no runner here had that."""
+        try:
+            return hostname not in self.scope.names and ip_address(hostname).is_loopback
+        except ValueError:
+            return False
+
     def counts_here(self, hostname: str | None) -> bool:
         """Return whether a number recorded on a host may be one of our PID namespace."""
         if not hostname:
@@ -307,7 +314,17 @@ class Case:
         role = self.roles.get(node.key, Role.SUPERVISOR)
         if role is not Role.SUPERVISOR:
             return role
-        return role_at(self.claims.get(node.key, ()), ts_boot_ns)
+        role = role_at(self.claims.get(node.key, ()), ts_boot_ns)
+        # Below 3.3 a pool process of Celery keeps its title while it supervises a runner.
+        if role is Role.EXECUTOR_WORKER and self.supervises(node, ts_boot_ns):
+            return Role.SUPERVISOR
+        return role
+
+    def supervises(self, node: Node, ts_boot_ns: int | None) -> bool:
+        """Return whether a process is the parent of a runner that lives, or lived at an instant."""
+        own = [m.node for m in self.run.runners if m.node.birth_parent == node.key]
+        at_ns = self.ended_ns if ts_boot_ns is None else ts_boot_ns
+        return any(runner.alive_at(at_ns) for runner in own)
 
     def role_words(self, node: Node, ts_boot_ns: int | None = None) -> str:
         """Return the role of a process as a sentence gives it."""

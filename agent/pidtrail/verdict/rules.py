@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pidtrail.verdict.case import WAITING_STATES, Case, command_of
+from pidtrail.airflow.facts import Role
+from pidtrail.verdict.case import WAITING_STATES, Case, command_of, name_of
 from pidtrail.verdict.chain import (
     ancestor_recorded,
     descendant_observed,
@@ -158,25 +159,34 @@ def match(case: Case) -> Finding | None:
     3.x the sudo that it started: the summary then names both. One process of
     `airflow dags test` is that of every task and try that it ran.
     Needs: a row of the attempt with a pid, and the runner with that very number.
-    Cannot tell: what somebody else compared it with.
+    Cannot tell: what somebody else compared it with; nor why other processes ran the same
+    try before it, where no row tells of pokes or deferrals: then it is strong at most.
     """
     runner = case.runner
     if runner is None or case.recorded_pid != runner.node.key.pid:
         return None
+    before = case.runners[:-1]
+    words, unknowns = "", []
+    if before:
+        pids = ", ".join(str(member.node.key.pid) for member in before)
+        words = f" Before it process {pids} ran the same try; no row tells why."
+        unknowns = ["why the attempt had several processes: no row tells"]
     levels = case.levels(runner)
     if levels[-1] is not runner.node:
         return Finding(
-            "match", "match", "proved",
+            "match", "match", "strong" if before else "proved",
             f"Recorded PID {runner.node.key.pid} is sudo, which is what Airflow 3.x starts and "
             f"records for another user's task; user code of {case.name()} ran below it, in "
-            f"process {levels[-1].key.pid}, which {ended_in_words(levels[-1])}.",
+            f"process {levels[-1].key.pid}, which {ended_in_words(levels[-1])}.{words}",
             [*levels_facts(levels), *case.own_reports[-1:]],
+            tuple(unknowns),
         )  # fmt: skip
     return Finding(
-        "match", "match", "proved",
+        "match", "match", "strong" if before else "proved",
         f"Recorded PID {runner.node.key.pid} is the process that ran {case.name()}"
-        f"{way_in_words(case, runner)}; it {ended_in_words(runner.node)}.",
+        f"{way_in_words(case, runner)}; it {ended_in_words(runner.node)}.{words}",
         [*levels_facts(levels), *case.own_reports[-1:]],
+        tuple(unknowns),
     )  # fmt: skip
 
 
@@ -186,7 +196,8 @@ def never_seen(case: Case) -> Finding | None:
 
     Concludes: in the observed span no process ran this attempt below what is traced.
     Needs: a pid recorded as this attempt's own, a source that misses neither short lives
-    nor titles, and no loss since the attempt began.
+    nor titles, and no loss since the attempt began. Weak where the row names no host, or
+    one by a loopback address.
     Cannot tell: whether it ran outside the traced subtree, on another host, or
     before the recording began.
     """
@@ -196,19 +207,36 @@ def never_seen(case: Case) -> Finding | None:
         return None
     if missed_in_words(case) is not None:
         return None
-    counts = case.counts_here(case.own_reports[-1].hostname)
-    same_number = case.tree.with_pid(pid) if counts else []
-    other = (
-        f" The process with that number, {same_number[-1].comm or 'whose name was not seen'}, is "
-        "another one."
-        if same_number
-        else ""
-    )
+    known = known_as(case, pid)
+    other = f" The process with that number, {known}, is another one." if known else ""
+    row = case.own_reports[-1]
+    unknowns: list[str] = []
+    if not row.hostname:
+        unknowns = [f"on which host PID {pid} was recorded: the row names none"]
+    elif case.is_any_host(row.hostname):
+        unknowns = [f"which host {row.hostname} is: every host calls itself so"]
     return Finding(
-        "never-seen", "conflict", "strong",
+        "never-seen", "conflict", "weak" if unknowns else "strong",
         f"Airflow recorded PID {pid} for {case.name()}, and no process of it was seen.{other}",
-        [*case.own_reports[-1:]],
+        [row],
+        tuple(unknowns),
     )  # fmt: skip
+
+
+def known_as(case: Case, pid: int) -> str | None:
+    """Return in words which process of another attempt, or of none, has a recorded number here."""
+    rows = [row for row in case.own_reports if row.recorded_pid == pid]
+    nodes = case.tree.with_pid(pid) if rows and case.counts_here(rows[-1].hostname) else []
+    if not nodes:
+        return None
+    for run in case.scope.correlation.runs:
+        for member in run.members:
+            if run is not case.run and member.node is nodes[-1] and member in run.runners:
+                return f"which ran {name_of(run.task)}"
+    role = case.role_words(nodes[-1])
+    if role != "other":
+        return f"{'an' if role[0] in 'aeo' else 'a'} {role}"
+    return (nodes[-1].comm or "").strip() or "whose name was not seen"
 
 
 def missed_in_words(case: Case) -> str | None:
@@ -216,6 +244,9 @@ def missed_in_words(case: Case) -> str | None:
     fidelity = case.scope.header.fidelity
     if not (fidelity.sees_short_lived and fidelity.has_titles and fidelity.has_argv):
         return f"source {case.scope.header.source} may have missed it, or not known it for one"
+    named = [n for n in case.tree.with_pid(case.recorded_pid or 0) if case.role(n) is Role.RUNNER]
+    if any(claim.task is None for node in named for claim in case.claims.get(node.key, ())):
+        return f"process {case.recorded_pid} runs a task and does not say which: its title is cut"
     begun = [case.boot_ns(row.start_date) or row.ts_boot_ns for row in case.reports]
     since = min(begun, default=0)
     if any((lost.to_ns or lost.ts_boot_ns) >= since for lost in case.tree.losses):
@@ -249,11 +280,14 @@ def undetermined(case: Case) -> Finding:
                 "the pokes of a sensor: Airflow's API does not list them, its database does"
             )
     elif case.recorded_pids:
-        missing.append(f"who was process {case.recorded_pid}: it is not the runner nor above it")
-        over = [pid for pid in case.recorded_pids if case.runner_with(pid) is not None]
+        known = known_as(case, case.recorded_pid or 0)
+        pid = f"{case.recorded_pid} ({known})" if known else str(case.recorded_pid)
+        what = f"why PID {pid} is on record" if known else f"who was process {pid}"
+        missing.append(f"{what}: it is not the runner nor above it")
+        over = [one for one in case.recorded_pids if case.runner_with(one) is not None]
         if over:
             missing[-1] = (
-                f"who wrote PID {case.recorded_pid} over {over[-1]}, which is the process that ran "
+                f"who wrote PID {pid} over {over[-1]}, which is the process that ran "
                 f"it: {case.recorded_pid} is no process of this attempt"
             )
         missing += numbers_unknown(case)
