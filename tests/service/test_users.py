@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pidtrail.service.server import Server
+from pidtrail.service.server import MOST_CLIENTS, MOST_OF_USER, Server
 from tests.unit.asking import keep, two_tries
+from tests.unit.test_service import until
 
 pytestmark = pytest.mark.needs_root
 
 ROOT = Path(__file__).resolve().parents[2]
-USER, OTHER_USER = 61_234, 61_235
+USER, OTHER_USER, THIRD_USER = 61_234, 61_235, 61_237
 GROUP, GID = "daemon", 1
 """A group that every distribution has, in place of ours."""
 NOBODYS_GID = 61_236
@@ -137,3 +139,45 @@ def test_an_agent_that_is_not_root_answers_its_own_user(place: Path) -> None:
         f"pidtrail: user {OTHER_USER} may not ask the service (join the group daemon)\n"
     )
     assert not path.exists()
+
+
+@contextlib.contextmanager
+def holding(server: Server, uid: int, gid: int, count: int) -> Iterator[None]:
+    """Let a user keep places."""
+    taken = len(server.clients) + count
+    command = [sys.executable, "-m", "tests.service.hold", str(uid), str(gid)]
+    with subprocess.Popen(
+        [*command, server.endpoint.path, str(count)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "connected\n"
+        until(lambda: len(server.clients) == taken)
+        yield
+        assert holder.stdin is not None
+        holder.stdin.close()
+
+
+def test_nobody_has_all_places(server: Server) -> None:
+    """Who has four gets no more, and another user is answered as ever."""
+    with holding(server, USER, GID, MOST_OF_USER):
+        refused = explained(server.endpoint.path, USER, GID)
+        answered = explained(server.endpoint.path, OTHER_USER, GID)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"pidtrail: 4 others of user {USER} are asking (ask again later)\n"
+    assert (answered.returncode, answered.stderr) == (0, "")
+
+
+def test_root_finds_a_place_where_all_are_taken(server: Server) -> None:
+    with (
+        holding(server, USER, GID, MOST_OF_USER),
+        holding(server, OTHER_USER, GID, MOST_CLIENTS - MOST_OF_USER),
+    ):
+        refused = explained(server.endpoint.path, THIRD_USER, GID)
+        answered = explained(server.endpoint.path, 0, 0)
+        said = server.problems()
+
+    assert refused.stderr == "pidtrail: 8 others are asking (ask again later)\n"
+    assert (answered.returncode, answered.stderr) == (0, "")
+    assert said == ["1 requests came while 8 others were answered"]

@@ -310,27 +310,28 @@ def test_an_answer_as_a_whole_has_its_time(folder: Path, monkeypatch: pytest.Mon
     assert "was cut" in answer.problems[0]
 
 
-def test_askers_are_few(folder: Path) -> None:
+def test_askers_of_one_user_are_few(folder: Path) -> None:
     """One too many is told so, and has a place when another is done."""
     keep(folder, births(1, 1))
     with serving(folder) as (running, path):
-        held = [socket.socket(socket.AF_UNIX) for _ in range(server.MOST_CLIENTS)]
+        held = [socket.socket(socket.AF_UNIX) for _ in range(server.MOST_OF_USER)]
         for one in held:
             one.connect(path)
-        until(lambda: len(running.clients) == server.MOST_CLIENTS)
-        with pytest.raises(PidtrailError, match=r"8 others are asking \(ask again later\)"):
+        until(lambda: len(running.clients) == server.MOST_OF_USER)
+        refusal = rf"4 others of user {os.geteuid()} are asking \(ask again later\)"
+        with pytest.raises(PidtrailError, match=refusal):
             Answer(path, Request("history"))
         held.pop().close()
-        until(lambda: len(running.clients) < server.MOST_CLIENTS)
+        until(lambda: len(running.clients) < server.MOST_OF_USER)
         told, _ = ask(path)
         for one in held:
             one.close()
 
-        assert running.problems() == ["1 requests came while 8 others were answered"]
+        assert running.problems() == ["1 requests came of users of whom 4 were answered"]
     assert len(told) == 1
 
 
-def test_eight_at_once_get_the_same(folder: Path) -> None:
+def test_four_at_once_get_the_same(folder: Path) -> None:
     keep(folder, births(1, 3_000))
     told: list[list[Event]] = []
     with serving(folder) as (_, path):
@@ -339,13 +340,13 @@ def test_eight_at_once_get_the_same(folder: Path) -> None:
             ((_, events),), _ = ask(path)
             told.append(events)
 
-        askers = [threading.Thread(target=one) for _ in range(server.MOST_CLIENTS)]
+        askers = [threading.Thread(target=one) for _ in range(server.MOST_OF_USER)]
         for asker in askers:
             asker.start()
         for asker in askers:
             asker.join()
 
-    assert told == [births(1, 3_000)] * server.MOST_CLIENTS
+    assert told == [births(1, 3_000)] * server.MOST_OF_USER
 
 
 # --- its place

@@ -32,8 +32,7 @@ def peer_of(connection: socket.socket) -> Peer:
 
     Who is in more groups than fit gets those that the user database gives. Raises OSError.
     """
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
-    pid, uid, gid = UCRED.unpack(credentials)
+    pid, uid, gid = credentials(connection)
     try:
         found = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_BYTES)
         groups = {one for (one,) in struct.iter_unpack("=I", found)}
@@ -42,6 +41,13 @@ def peer_of(connection: socket.socket) -> Peer:
             raise
         groups = groups_by_name(uid, gid)
     return Peer(pid, uid, frozenset({gid, *groups}))
+
+
+def credentials(connection: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of who connected (SO_PEERCRED, unix(7)). Raises OSError."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    pid, uid, gid = UCRED.unpack(found)
+    return pid, uid, gid
 
 
 def groups_by_name(uid: int, gid: int) -> set[int]:

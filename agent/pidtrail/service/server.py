@@ -3,7 +3,8 @@ Answers local users out of the history, beside the capture and never in its way.
 
 Each asker has a thread, which reads the history with SQLite connections of its own and hands
 stored batches on as they are: it holds one at a time, and waits in the kernel for who reads
-slowly. Askers are few, and who stands still or asks nothing is let go.
+slowly. Askers are few, no user has all their places, and who stands still or asks nothing is let
+go.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pidtrail import codec
 from pidtrail.errors import PidtrailError, RecordingError
 from pidtrail.history import Boot, History, Segment
 from pidtrail.service.endpoint import Endpoint
-from pidtrail.service.peer import group_id, peer_of
+from pidtrail.service.peer import credentials, group_id, peer_of
 from pidtrail.service.protocol import (
     GROUP,
     MAX_REQUEST_BYTES,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from pidtrail.service.live import Live
 
 MOST_CLIENTS: Final = 8
+MOST_OF_USER: Final = 4
+ROOT: Final = 0
+"""Who has to see what is wrong finds a place also where all others are taken."""
 REQUEST_SECONDS: Final = 5.0
 """From connecting to the end of the request."""
 SEND_SECONDS: Final = 10.0
@@ -56,6 +60,7 @@ PROBLEMS: Final = {
     "refused": "{} requests over the service's socket came from users who may not ask",
     "slow": "{} askers at the service's socket did not take their answer in time",
     "too many": f"{{}} requests came while {MOST_CLIENTS} others were answered",
+    "too many of one": f"{{}} requests came of users of whom {MOST_OF_USER} were answered",
 }
 
 
@@ -76,7 +81,8 @@ class Server:
         self.endpoint = Endpoint(path, self.gid)
         self.counts: Counter[str] = Counter()
         self.guard = threading.Lock()
-        self.clients: dict[socket.socket, threading.Thread] = {}
+        self.clients: dict[socket.socket, tuple[threading.Thread, int]] = {}
+        """Who is answered: by which thread, and which user he is."""
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.accept, name="pidtrail-socket", daemon=True)
 
@@ -94,7 +100,7 @@ class Server:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + STOP_SECONDS
-        for thread in (self.thread, *clients.values()):
+        for thread in (self.thread, *(thread for thread, _ in clients.values())):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -113,27 +119,35 @@ class Server:
                 # Out of descriptors, or the end.
                 self.ended.wait(0.1)
                 continue
-            if not self.takes(connection):
-                self.counts["too many"] += 1
-                refuse(connection, Refused(f"{MOST_CLIENTS} others are asking", "ask again later"))
+            try:
+                self.admit(connection)
+            except Refused as refused:
+                refuse(connection, refused)
+                connection.close()
+            except OSError:
+                # Gone already.
                 connection.close()
 
-    def takes(self, connection: socket.socket) -> bool:
-        """Give an asker a thread; return whether there was one left."""
+    def admit(self, connection: socket.socket) -> None:
+        """Give an asker a thread. Raises Refused if there is none left for him, OSError."""
+        _, uid, _ = credentials(connection)
         connection.settimeout(SEND_SECONDS)
         thread = threading.Thread(
             target=self.serve, args=(connection,), name="pidtrail-asker", daemon=True
         )
         with self.guard:
-            if len(self.clients) >= MOST_CLIENTS:
-                return False
-            try:
-                thread.start()
-            except RuntimeError:
-                # No more threads for us, by a limit such as systemd's TasksMax.
-                return False
-            self.clients[connection] = thread
-        return True
+            if sum(of == uid for _, of in self.clients.values()) >= MOST_OF_USER:
+                self.counts["too many of one"] += 1
+                raise Refused(f"{MOST_OF_USER} others of user {uid} are asking", "ask again later")
+            full = len(self.clients) >= MOST_CLIENTS and uid != ROOT
+            # No more threads for us, by a limit such as systemd's TasksMax, is the same to him.
+            with contextlib.suppress(RuntimeError):
+                if not full:
+                    thread.start()
+            if thread.ident is None:
+                self.counts["too many"] += 1
+                raise Refused(f"{MOST_CLIENTS} others are asking", "ask again later")
+            self.clients[connection] = thread, uid
 
     def serve(self, connection: socket.socket) -> None:
         """Hear one request and answer it."""
