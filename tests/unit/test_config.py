@@ -121,7 +121,7 @@ def test_a_file_that_cannot_be_used_ends_the_start_with_status_1(
 def test_files_that_the_settings_name_are_read_at_the_start(
     tmp_path: Path, lines: str, said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "empty").touch()
+    (tmp_path / "empty").touch(mode=0o600)
     file = tmp_path / "pidtrail.toml"
     file.write_text("[airflow]\n" + lines.format(tmp_path), encoding="utf-8")
 
