@@ -395,24 +395,29 @@ class Correlator:
                     break
 
     def add_facts(self) -> None:
-        """Give each row of Airflow's history to the attempts it speaks of."""
+        """Give each row of Airflow's history to the attempts it speaks of, or that it queued."""
         # What names a DAG run speaks of no other: not each row is held against each attempt.
         named: dict[tuple[str | None, str | None], list[TaskRun]] = defaultdict(list)
+        queued: dict[str, list[TaskRun]] = defaultdict(list)
         for run in self.runs.values():
+            jobs = [r.queued_by_job_id for r in run.reports if r.queued_by_job_id is not None]
+            if jobs:
+                queued[str(jobs[-1])].append(run)
             named[run.task.dag_id, run.task.run_id].append(run)
             if run.task.run_id is not None:
                 named[run.task.dag_id, None].append(run)
         for fact in self.facts:
             task = fact.task
             if task is None:
-                continue
-            if task.ti_id is not None and task.dag_id is None and task.ti_id in self.names:
-                task = self.names[task.ti_id]
-            meant = [
-                run
-                for run in named.get((task.dag_id, task.run_id), ())
-                if speaks_of(task, run.task)
-            ]
+                meant = queued.get(fact.row_id or "", []) if fact.table == "job" else []
+            else:
+                if task.ti_id is not None and task.dag_id is None and task.ti_id in self.names:
+                    task = self.names[task.ti_id]
+                meant = [
+                    run
+                    for run in named.get((task.dag_id, task.run_id), ())
+                    if speaks_of(task, run.task)
+                ]
             if fact.airflow is not None and self.installed.several:
                 airflow = self.installed.one(fact.airflow)
                 meant = [run for run in meant if run.airflow == airflow]

@@ -252,6 +252,14 @@ class Story:
         )
         return self
 
+    def job(self, number: int, state: str) -> Self:
+        """Let the row of a scheduler's job have a state."""
+        head, detail = self.next(), {"job_type": "SchedulerJob"}
+        self.events.append(
+            AirflowFact(*head, table="job", row_id=str(number), event=state, detail=detail)
+        )
+        return self
+
     def judge(
         self,
         fidelity: Fidelity = FULL,

@@ -444,3 +444,31 @@ def test_a_worker_that_is_stopped_after_its_task_has_ended_explains_it() -> None
     other_scheduler(story).run("worker2", "second", ref(2, uuid(2))).exit("second")
 
     assert story.verdict(1).code == "worker-restart"
+
+
+def taken_for_dead(job: int, *, stopped: bool = False) -> Airflow3:
+    """A scheduler that lives is marked failed by another one, which runs its task again."""
+    story = other_scheduler(Airflow3()).start("worker", "runner", ref(1, uuid(1)))
+    story.report(ref(1, uuid(1)), "running", "runner", queued_by_job_id=1).wait(40)
+    story.job(job, "failed")
+    archived(story)
+    if stopped:
+        story.signal(signal.SIGTERM, "runner", "worker").exit("runner", signal.SIGTERM)
+    story.wait(1).run("worker2", "second", ref(2, uuid(2))).wait(3)
+    if not stopped:
+        story.exit("runner")
+    return story.exit("second")
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_scheduler_that_was_taken_for_dead_explains_a_reset(*, stopped: bool) -> None:
+    """It was slow, not dead: its job row says that another scheduler gave it up."""
+    verdict = taken_for_dead(1, stopped=stopped).verdict(1)
+
+    assert verdict.code == "orphan-reset"
+    assert "was taken for dead (job 1 marked failed)" in verdict.summary
+
+
+def test_the_job_of_another_scheduler_explains_no_reset() -> None:
+    """The near miss: the one that failed had not queued this attempt."""
+    assert taken_for_dead(2).verdict(1).code == "concurrent-duplicate"

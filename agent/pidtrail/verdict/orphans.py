@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pidtrail.clock import NS_PER_SECOND
 from pidtrail.verdict.case import CLEAR_EVENTS, FINAL_STATES, Case
 from pidtrail.verdict.ending import ended_in_words
@@ -11,10 +13,16 @@ from pidtrail.verdict.superseded import (
     TOGETHER_NS,
     beginning,
     beside,
+    last_sign,
     later_evidence,
     new_pid,
     started,
 )
+
+if TYPE_CHECKING:
+    from pidtrail.events import AirflowFact
+    from pidtrail.node import Node
+    from pidtrail.taskrun import TaskRun
 
 
 def orphan_reset(case: Case) -> Finding | None:
@@ -25,11 +33,12 @@ def orphan_reset(case: Case) -> Finding | None:
     and while this one's process still lived: a new process, and for a time two.
     Or the process had outlived its scheduler and ended meanwhile, and Airflow never
     heard of it: then strong.
-    Needs: the end of the scheduler, the life of the runner, and the first sign
-    of the next attempt. Or, in 3.x, the runner's being told to stop after the
-    date at which the reset archived it. And no row of the attempt that gives it up
-    for another reason: failed, cleared, waiting for a retry. Whose result was kept is
-    told as in concurrent-duplicate.
+    Needs: the end of the scheduler, or its row in table job, which another one marked
+    failed when it no longer heard it; the life of the runner, and the first sign of the
+    next attempt. Or, in 3.x, the runner's being told to stop after the date at which the
+    reset archived it. And no row of the attempt that gives it up for another reason:
+    failed, cleared, waiting for a retry. Whose result was kept is told as in
+    concurrent-duplicate.
     Cannot tell: the exact moment of the reset, only the first row that shows it.
     LocalExecutor cannot adopt (executors/local_executor.py
     try_adopt_task_instances); thresholds: scheduler_health_check_threshold,
@@ -45,15 +54,17 @@ def orphan_reset(case: Case) -> Finding | None:
         for node in case.supervisors_dead_before(runner.node)
         if node.ended_ns is not None and node.ended_ns < queued_ns
     ]
-    if not gone or decided_otherwise(case, gone[-1].ended_ns or 0, queued_ns):
+    marked = [] if gone else marked_failed(case, later)
+    since = gone[-1].ended_ns if gone else runner.node.started_ns
+    if not (gone or marked) or decided_otherwise(case, since or 0, queued_ns):
         return None
     lived = case.lived_until(runner.node)
-    scheduler = gone[-1]
+    scheduler = gone[-1] if gone else case.service_of(runner.node)
     was = f"while its process {runner.node.key.pid} lived on"
     was += "" if ended is not None else " and still runs"
     at_reset = lived >= queued_ns or told_to_stop(case, runner.node) is not None
     if not at_reset:
-        apart = lived - (scheduler.ended_ns or lived)
+        apart = lived - ((scheduler.ended_ns if scheduler else None) or lived)
         if scheduler is not case.service_of(runner.node) or apart < TOGETHER_NS or archived(case):
             return None
         was = f"and its process {runner.node.key.pid}, which lived on for "
@@ -62,11 +73,28 @@ def orphan_reset(case: Case) -> Finding | None:
     return Finding(
         "orphan-reset", "explained", "proved" if at_reset else "strong",
         f"{case.name()} was started again as try {later.task.try_number} after its "
-        f"{case.role_words(scheduler)} {scheduler.key.pid} had ended, {was}: "
+        f"{lost_in_words(case, scheduler, marked)}, {was}: "
         f"{new_pid(later, case.runner)}.{both}",
-        [*facts_of(runner.node), *facts_of(scheduler), *proof, *later_evidence(later)],
+        [*facts_of(runner.node), *(facts_of(scheduler) if scheduler else ()), *marked, *proof,
+         *later_evidence(later)],
         tuple(unknowns),
     )  # fmt: skip
+
+
+def marked_failed(case: Case, later: TaskRun) -> list[AirflowFact]:
+    """Return the job rows by which another scheduler took the attempt's for dead."""
+    since, until = beginning(case.run), last_sign(later)
+    rows = [fact for fact in case.rows_of("job") if fact.event == "failed"]
+    return [fact for fact in rows if since <= fact.ts_boot_ns <= until][-1:]
+
+
+def lost_in_words(case: Case, scheduler: Node | None, marked: list[AirflowFact]) -> str:
+    """Return in words that a scheduler had ended, or was only taken for dead."""
+    who = "scheduler" if scheduler is None else (
+        f"{case.role_words(scheduler)} {scheduler.key.pid}")  # fmt: skip
+    if not marked:
+        return f"{who} had ended"
+    return f"{who} was taken for dead (job {marked[-1].row_id} marked failed)"
 
 
 def decided_otherwise(case: Case, since: int, until: int) -> bool:
