@@ -289,4 +289,4 @@ def test_numbers_of_another_namespace_are_said_to_be_so() -> None:
 
 
 def test_no_verdict_is_said_in_words() -> None:
-    assert render_verdicts(Report([])) == "no task instance of Airflow was seen\n"
+    assert render_verdicts(Report([])) == "no task instance of Airflow was seen to run\n"

@@ -309,6 +309,15 @@ def test_a_changed_number_would_be_told() -> None:
     assert story.judge().verdicts[0].pid_changed_in_kernel is True
 
 
+def test_two_numbers_that_are_seen_in_turn_are_no_changed_number() -> None:
+    """The birth of one of two was lost, both start in one nanosecond, and both go on."""
+    story = three().title("runner", "airflow worker -- first")
+    story.pids["other"], story.starts["other"] = 9999, story.starts["runner"]
+    story.title("other", "airflow worker -- second").title("runner", "airflow worker -- again")
+
+    assert story.judge().verdicts[0].pid_changed_in_kernel is False
+
+
 def test_two_forks_in_one_nanosecond_are_no_changed_number() -> None:
     """Each has a birth of its own; clocks of some machines tick in hundreds of nanoseconds."""
     story = three()

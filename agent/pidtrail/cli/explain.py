@@ -169,7 +169,7 @@ def show(filtered: Report, in_all: int, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(filtered), indent=2))
     elif in_all and not filtered.verdicts:
-        click.echo(f"no task instance attempt matches (there are {in_all} in all)")
+        click.echo(f"no task instance attempt matches, of {in_all} in all")
     else:
         print_report(filtered, file=sys.stdout)
 

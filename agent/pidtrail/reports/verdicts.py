@@ -43,7 +43,7 @@ def render_verdicts(report: Report, *, width: int | None = None, colour: bool = 
         for verdict in report.verdicts:
             lines += sentences(verdict, colour=colour)
     else:
-        lines.append("no task instance of Airflow was seen")
+        lines.append("no task instance of Airflow was seen to run")
     left = painted("left behind", "yellow" if colour else None)
     lines += [f"{left}: {visible(one.summary, 2000)}" for one in report.abandoned]
     if report.verdicts and report.pid_ns not in (None, INITIAL_PID_NS):

@@ -312,11 +312,23 @@ class Judge:
 
 
 def may_be_one(one: Node, other: Node) -> bool:
-    """Return whether two nodes may be one process: not if each has a birth, an end or a parent."""
+    """
+    Return whether two nodes may be one process: not if each has a birth, an end or a parent.
+
+    Nor if the one was seen between two looks at the other: a number that changes is not back.
+    """
     if (one.fork and other.fork) or (one.exit and other.exit):
         return False
     parents = {node.first_parent for node in (one, other) if node.first_parent is not None}
-    return len(parents) < 2
+    (_, first_until), (second_since, _) = sorted(seen_from_to(node) for node in (one, other))
+    return len(parents) < 2 and first_until <= second_since
+
+
+def seen_from_to(node: Node) -> tuple[int, int]:
+    """Return CLOCK_BOOTTIME of a process's first record and of its last, 0 if it has none."""
+    records = (node.fork, node.exit, *node.titles, *node.execs, *node.observed)
+    times = [record.ts_boot_ns for record in records if record is not None]
+    return min(times, default=0), max(times, default=0)
 
 
 def ordered(run: TaskRun) -> list[Member]:
