@@ -13,6 +13,7 @@ import tomllib
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import structs
 
 from pidtrail.airflow.lognames import LogTemplate, UnreadableTemplate
 from pidtrail.errors import PidtrailError
@@ -118,6 +119,30 @@ class Config(Table, frozen=True):
     airflow: Airflow = Airflow()
     history: HistoryBounds = HistoryBounds()
     socket: Socket = Socket()
+
+
+LIVE: Final = frozenset(
+    {"[history] max_age", "[history] max_size", "[socket] path", "[socket] group"}
+)
+"""What can be changed while the service runs, and nothing is lost; all else, at its next start."""
+
+
+def changed(old: Config, new: Config) -> list[str]:
+    """Return which settings differ, as `[table] key`."""
+    return [
+        f"[{table}] {key}"
+        for table in Config.__struct_fields__
+        for key in getattr(old, table).__struct_fields__
+        if getattr(getattr(old, table), key) != getattr(getattr(new, table), key)
+    ]
+
+
+def with_live(old: Config, new: Config) -> Config:
+    """Return the old settings with those of the new ones that LIVE names."""
+    history = structs.replace(
+        old.history, max_age=new.history.max_age, max_size=new.history.max_size
+    )
+    return structs.replace(old, history=history, socket=new.socket)
 
 
 def parsed(text: str, name: str) -> Config:

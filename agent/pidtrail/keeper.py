@@ -185,6 +185,10 @@ class Keeper:
             or now_ns - self.began_ns >= self.bounds.segment_age_s * SECOND_NS
         )
 
+    def bound(self, bounds: Bounds) -> None:
+        """Keep within these bounds from now on."""
+        self.bounds, self.tend_ns = bounds, 0
+
     def may_begin(self) -> bool:
         """Return whether a segment may begin that could wait; not so after it failed just now."""
         return self.now_ns() >= self.put_off_ns

@@ -90,8 +90,8 @@ class Agent:
         self.said: list[str] = []
         self.started: subprocess.Popen[str] | None = None
 
-    def configure(self, capture: str = "") -> None:
-        """Write its settings."""
+    def configure(self, capture: str = "", history: str = "", asked: str = "asked.sock") -> None:
+        """Write its settings; `asked` is the name of its socket."""
         self.config.write_text(
             f"""
             [capture]
@@ -100,8 +100,9 @@ class Agent:
             plugin = "{self.folder}/claims.sock"
             [history]
             directory = "{self.history}"
+            {history}
             [socket]
-            path = "{self.folder}/asked.sock"
+            path = "{self.folder}/{asked}"
             group = "root"
             """,
             encoding="utf-8",

@@ -182,19 +182,67 @@ def test_a_watchdog_hears_of_it_when_it_stands_still(agent: Agent) -> None:
     wait_for(lambda: "WATCHDOG=1" in agent.heard(), "a word again")
 
 
-def test_it_says_that_it_reads_no_settings_again(agent: Agent) -> None:
-    agent.start()
-    agent.kill(signal.SIGHUP)
-    (line,) = wait_for(
-        lambda: [
-            *agent.logged("settings are read at the start alone: restart the service for new ones")
-        ],
-        "the word on SIGHUP",
-    )
+def test_settings_change_while_it_captures(agent: Agent, airflow: Airflow) -> None:
+    """
+    SIGHUP: the bounds hold from then on, it is asked at another place, and nothing is lost.
 
-    assert line["level"] == "warning"
-    assert agent.started is not None
-    assert agent.started.poll() is None
+    What cannot change now is named. Its manager is told when it begins and when it is over.
+    """
+    agent.history.mkdir()
+    old = agent.history / "pidtrail-00000001-20260101T000000Z.db"
+    old.touch()
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(old, (two_days_ago, two_days_ago))
+    agent.start()
+    scheduler = airflow.start()
+    wait_for(lambda: seen(agent, scheduler), "the scheduler")
+    assert tree(agent, "asked.sock").returncode == 0
+    assert old.exists()
+    agent.configure("interval = 7", 'max_age = "1d"', "another.sock")
+    agent.said.clear()
+    agent.kill(signal.SIGHUP)
+    wait_for(lambda: not old.exists(), "the end of what is too old")
+    wait_for((agent.folder / "another.sock").exists, "the other socket")
+    airflow.run(uuid(1))
+    pid = runner(agent, uuid(1))
+    airflow.finish(uuid(1))
+    wait_for(partial(has_ended, agent, pid), "the end of the runner")
+    there, gone = tree(agent, "another.sock"), tree(agent, "asked.sock")
+    agent.kill(signal.SIGTERM)
+    assert agent.ended() == 0
+    (again,) = agent.logged("settings read again")
+    (waiting,) = agent.logged("some settings wait for the next start")
+    words = [word for said in agent.heard() for word in said.split("\n")]
+
+    assert sorted(again["taken"]) == ["[history] max_age", "[socket] path"]
+    assert waiting["settings"] == ["[capture] interval"]
+    assert (there.returncode, gone.returncode) == (0, 1)
+    assert [event for event in agent.events() if isinstance(event, Lost)] == []
+    assert words.index("RELOADING=1") < words.index("READY=1")
+    assert any(word.startswith("MONOTONIC_USEC=") for word in words)
+
+
+def test_settings_that_cannot_be_change_nothing(agent: Agent) -> None:
+    agent.start()
+    agent.configure(history='max_age = "1s"', asked="another.sock")
+    agent.kill(signal.SIGHUP)
+    (line,) = wait_for(lambda: agent.logged("settings stay as they were"), "the word on it")
+
+    assert line["level"] == "error"
+    assert "[history]: max_age must be 60s or more" in line["problem"]
+    assert tree(agent, "asked.sock").returncode == 0
+    assert not (agent.folder / "another.sock").exists()
+
+
+def tree(agent: Agent, name: str) -> subprocess.CompletedProcess[str]:
+    """Ask it at one of its sockets for the tree."""
+    return subprocess.run(
+        [PIDTRAIL, "tree", "--json"],
+        env=os.environ | {"PIDTRAIL_SOCKET": str(agent.folder / name)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_there_is_one_at_a_time(agent: Agent) -> None:
@@ -223,12 +271,6 @@ def test_it_is_asked_over_its_socket(agent: Agent, airflow: Airflow) -> None:
     agent.start()
     scheduler = airflow.start()
     wait_for(lambda: seen(agent, scheduler), "the scheduler")
-    shown = subprocess.run(
-        [PIDTRAIL, "tree", "--json"],
-        env=os.environ | {"PIDTRAIL_SOCKET": str(agent.folder / "asked.sock")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    shown = tree(agent, "asked.sock")
 
     assert scheduler in {process["pid"] for process in json.loads(shown.stdout)["processes"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -211,6 +212,28 @@ def test_it_stops_cleanly(machine: Machine) -> None:
     assert [n for n in machine.call("ls", "/run/pidtrail").splitlines() if n[-5:] == ".sock"] == []
     assert machine.call("stat", "-c", "%U %a", "/run/pidtrail") == "pidtrail 755"
     assert machine.call("stat", "-c", "%U %a", "/var/lib/pidtrail") == "pidtrail 750"
+
+
+def test_a_reload_changes_settings_and_starts_nothing_anew(machine: Machine) -> None:
+    """With the unit's own ExecReload, and the same process before and after."""
+    settings = "/etc/pidtrail/pidtrail.toml"
+    machine.start()
+    process, lines = machine.show("MainPID"), machine.call("wc", "-l", "/run/log").split()[0]
+    machine.call("cp", settings, "/run/good")
+    changed = f"sed -i 's/^# max_age = .*/max_age = \"3d\"/' {settings}; systemctl reload pidtrail"
+    reloaded = machine.call("sh", "-c", f"({changed}) 2>&1; echo $?")
+    said = f"tail -n+$(({lines} + 1)) /run/log | grep"
+    taken = wait_for(lambda: machine.call("sh", "-c", f"{said} 'read again'"), "the word on it")
+    machine.call("sh", "-c", f"echo '[histery]' >>{settings}")
+    refused = machine.call("sh", "-c", "systemctl reload pidtrail >&2; echo $?")
+    named = machine.call("sh", "-c", f"{said} histery")
+    machine.call("cp", "/run/good", settings)
+
+    assert reloaded == "0"
+    assert json.loads(taken)["taken"] == ["[history] max_age"]
+    assert refused == "1"
+    assert named == f"pidtrail: {settings}: [histery]: there is no such setting"
+    assert (machine.show("ActiveState"), machine.show("MainPID")) == ("active", process)
 
 
 def test_wrong_settings_are_named_and_end_the_start(machine: Machine) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pidtrail import cli
-from pidtrail.config import Config, parsed
+from pidtrail.config import LIVE, Config, changed, parsed, with_live
 from pidtrail.errors import PidtrailError
 
 DEFAULTS = Path(__file__).resolve().parents[2] / "systemd" / "pidtrail.toml"
@@ -132,3 +132,28 @@ def test_files_that_the_settings_name_are_read_at_the_start(
 
 def test_wrong_usage_is_status_2() -> None:
     assert CliRunner().invoke(cli.cli, ["agent", "somewhere"]).exit_code == 2
+
+
+def test_what_can_change_while_it_runs_is_taken_over_and_nothing_else() -> None:
+    old = Config()
+    new = parsed(
+        """
+        [capture]
+        interval = 2
+        [history]
+        directory = "/srv/history"
+        max_age = "2d"
+        [socket]
+        group = "staff"
+        """,
+        "file",
+    )
+    taken = with_live(old, new)
+
+    assert changed(old, old) == []
+    assert changed(old, new) == [
+        "[capture] interval", "[history] directory", "[history] max_age", "[socket] group",
+    ]  # fmt: skip
+    assert changed(old, taken) == ["[history] max_age", "[socket] group"]
+    assert changed(taken, new) == ["[capture] interval", "[history] directory"]
+    assert set(changed(old, taken)) <= LIVE

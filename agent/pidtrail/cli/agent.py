@@ -18,7 +18,7 @@ from pidtrail.airflow.account import Account
 from pidtrail.airflow.credentials import exposed
 from pidtrail.cli.airflows import Airflows
 from pidtrail.cli.logs import log
-from pidtrail.config import Airflow, Config, parsed
+from pidtrail.config import LIVE, Airflow, Config, HistoryBounds, changed, parsed, with_live
 from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.events import AirflowFact, Header, Lost
 from pidtrail.keeper import Bounds, Keeper
@@ -54,29 +54,36 @@ MOST_FILE_BYTES: Final = 65_536
     metavar="FILE",
     help="Settings, in TOML; what it does not say, or no FILE, is the default.",
 )
-def agent(config_file: Path | None) -> None:
+@click.option("--check", is_flag=True, help="Say what is wrong with the settings, and end.")
+def agent(config_file: Path | None, *, check: bool) -> None:
     """
     Run as a service: wait for Airflow, watch it, and keep what happened.
 
     Finds schedulers, Celery workers and triggerers by itself, follows their restarts, and
     keeps a history bounded in size and age, a folder of recordings that `pidtrail explain
     FILE` reads. `pidtrail explain` and `pidtrail tree` without FILE ask it. Ends at SIGTERM
-    or Ctrl-C. Settings are read at the start alone.
+    or Ctrl-C. At SIGHUP settings are read again: max_age, max_size and [socket] are taken over,
+    others are named, and wait for the next start.
 
     \b
     Examples:
       pidtrail agent --config /etc/pidtrail/pidtrail.toml
       systemctl enable --now pidtrail
     """  # noqa: D301 (click wants the character \b itself)
-    config = Config() if config_file is None else parsed(text_of(config_file), str(config_file))
-    Agent(config, os.environ).run()
+    config = settings_in(config_file)
+    if check:
+        account_of(config.airflow, os.environ)
+        return
+    Agent(config, os.environ, config_file).run()
 
 
 class Agent:
     """The service from its start to its end."""
 
-    def __init__(self, config: Config, environ: MutableMapping[str, str]) -> None:
-        self.config = config
+    def __init__(
+        self, config: Config, environ: MutableMapping[str, str], config_file: Path | None = None
+    ) -> None:
+        self.config, self.config_file = config, config_file
         self.notifier = Notifier(environ)
         self.account = account_of(config.airflow, environ)
         self.airflows = Airflows(self.account)
@@ -92,8 +99,7 @@ class Agent:
         faulthandler.enable()
         self.take_signals()
         history = self.config.history
-        bounds = Bounds(history.max_age_s, history.max_bytes)
-        keeper = Keeper(Path(history.directory), bounds, this_place())
+        keeper = Keeper(Path(history.directory), bounds_of(history), this_place())
         try:
             session, live = self.open(keeper)
         except BaseException:
@@ -192,7 +198,7 @@ class Agent:
     def loop(self, session: Session, keeper: Keeper, live: Live) -> None:
         """Turn until a signal says to end."""
         pause = 0.0
-        while not self.ends():
+        while not self.ends(keeper):
             plugin = self.account.plugin
             wake = plugin.wake_fd() if plugin is not None else None
             select.select([] if wake is None else [wake], [], [], pause)
@@ -209,12 +215,36 @@ class Agent:
                 self.tell(session, keeper)
             self.notifier.turned(now_s)
 
-    def ends(self) -> bool:
-        """Return whether a signal said to end."""
-        numbers, self.signals = self.signals, []
-        if signal.SIGHUP in numbers:
-            log.warning("settings are read at the start alone: restart the service for new ones")
-        return any(number != signal.SIGHUP for number in numbers)
+    def ends(self, keeper: Keeper) -> bool:
+        """Return whether a signal said to end; SIGHUP says to read the settings again."""
+        numbers = list(self.signals)
+        del self.signals[: len(numbers)]
+        if any(number != signal.SIGHUP for number in numbers):
+            return True
+        if numbers:
+            self.notifier.reloading()
+            self.read_again(keeper)
+            self.notifier.ready()
+        return False
+
+    def read_again(self, keeper: Keeper) -> None:
+        """Take over of the settings what can change while we capture, and name the others."""
+        try:
+            new = settings_in(self.config_file)
+        except PidtrailError as error:
+            log.error("settings stay as they were", problem=str(error))
+            return
+        names = changed(self.config, new)
+        self.config = with_live(self.config, new)
+        keeper.bound(bounds_of(self.config.history))
+        if self.server is not None and any(name.startswith("[socket]") for name in names):
+            # Who is being answered is cut off, and not waited for: capture goes on.
+            self.server.stop(seconds=0)
+            self.server = None
+            self.listen_s = 0.0
+        log.info("settings read again", taken=[name for name in names if name in LIVE])
+        if waiting := [name for name in names if name not in LIVE]:
+            log.warning("some settings wait for the next start", settings=waiting)
 
     def keep(self, session: Session, keeper: Keeper, live: Live) -> None:
         """Begin a segment when it is time, or when the header of this one is not true any more."""
@@ -296,6 +326,16 @@ def rest_of(airflow: Airflow) -> Rest:
         return Rest(airflow.api, take_credentials(named), since_epoch_ns=time.time_ns())
     except UsageError as error:
         raise PidtrailError(f"[airflow]: {error}") from None
+
+
+def settings_in(path: Path | None) -> Config:
+    """Return the settings in a file, or all defaults. Raises PidtrailError."""
+    return Config() if path is None else parsed(text_of(path), str(path))
+
+
+def bounds_of(history: HistoryBounds) -> Bounds:
+    """Return how much the history may hold."""
+    return Bounds(history.max_age_s, history.max_bytes)
 
 
 def text_of(path: Path) -> str:

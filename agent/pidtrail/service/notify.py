@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 from typing import Final
 
@@ -36,8 +37,13 @@ class Notifier:
         self.status = ""
 
     def ready(self) -> None:
-        """Say that the start is over: the source is attached."""
+        """Say that the start is over: the source is attached, or that settings are taken over."""
         self.send("READY=1")
+
+    def reloading(self) -> None:
+        """Say that settings are read again; `ready` says that this is over."""
+        now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self.send(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 
     def stopping(self) -> None:
         """Say that the end has begun."""

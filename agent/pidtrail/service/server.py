@@ -90,8 +90,8 @@ class Server:
         """Begin to answer."""
         self.thread.start()
 
-    def stop(self) -> None:
-        """End; who is being answered is cut off. May be called twice."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End; who is being answered is cut off, and waited for so long. May be called twice."""
         self.ended.set()
         self.endpoint.close()
         with self.guard:
@@ -99,7 +99,7 @@ class Server:
         for connection in clients:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + seconds
         for thread in (self.thread, *(thread for thread, _ in clients.values())):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
