@@ -124,9 +124,10 @@ def revision_of(connection: sa.Connection) -> str | None:
 def read_schema(connection: sa.Connection) -> Schema:
     """Look at the tables. Raises NotThere if they are not Airflow's."""
     there = set(sa.inspect(connection).get_table_names())
-    if not there.issuperset({*_NEEDED, "alembic_version"}):
+    lacking = sorted({*_NEEDED, "alembic_version"} - there)
+    if lacking:
         what = "is empty" if not there else "is not an Airflow database"
-        raise NotThere(f"the database {what}: it has no tables task_instance and dag_run")
+        raise NotThere(f"the database {what}: it has no table {', '.join(lacking)}")
     tables = {
         name: frozenset(
             connection.execute(sa.select(sa.text("*")).select_from(sa.table(name)).limit(0)).keys()
