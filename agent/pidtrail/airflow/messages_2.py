@@ -277,10 +277,11 @@ TABLE: Final[tuple[Message, ...]] = (
     Message(
         "heartbeat-recovered",
         words(r"heartbeat recovered after (?P<seconds>[0-9.]{1,12}) seconds"),
-        "2.x",
-        "task log, scheduler log",
+        "2.10 and newer, 3.x",
+        "scheduler log, triggerer log; in 2.x task log",
         "A heartbeat came late: the host or the database was slow.",
-        "Not an alarm, unless it was longer than scheduler_zombie_task_threshold.",
+        "Not an alarm, unless it was longer than scheduler_health_check_threshold (30 s), or of a "
+        "task of 2.x than scheduler_zombie_task_threshold (300 s).",
         "Look at load and database. No PID changes by that.",
         ("match", "heartbeat-timeout"),
         words={"seconds": "how late, in seconds"},

@@ -225,7 +225,7 @@ TABLE: Final[tuple[Message, ...]] = (
             r"process did not terminate in time|\bprocess exited\b(?=.{0,200}\bsignal_sent\b)"
             r"|received signal, forwarding to task subprocess"
         ),
-        "3.x",
+        "3.x (passing a signal on: 3.3 and newer)",
         "log of the executor worker",
         "A supervisor ends its runner: it sends SIGTERM, then SIGKILL if that takes too long, or "
         "passes on the signal that it got itself.",

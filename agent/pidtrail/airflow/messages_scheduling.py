@@ -76,7 +76,7 @@ TABLE: Final[tuple[Message, ...]] = (
             r"try_number mismatch after scheduling for ti_id=U(ti)"
             r"|multiple executor events for same TI with different try_numbers"
         ),
-        "3.x",
+        "3.1 and newer",
         "scheduler log",
         "Two schedulers advanced the same task instance, so that its try number was raised twice, "
         "or two of its processes ended before the scheduler looked.",
@@ -88,7 +88,7 @@ TABLE: Final[tuple[Message, ...]] = (
     Message(
         "cleared-and-ended",
         words(r"was cleared and successfully terminated"),
-        "3.x",
+        "3.1 and newer",
         "scheduler log",
         "A task instance was cleared while it ran, its process was ended, and it is scheduled "
         "again.",
