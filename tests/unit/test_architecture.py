@@ -35,7 +35,7 @@ LAYERS = (
     "airflow.commands",
     "airflow.facts",
     "events | clock | errors | redact | container | wstatus",
-    "bpf",
+    "secretforms | shortoptions | bpf",
 )
 
 # These may import their neighbours: they are parts of one thing, or know the same fact.
@@ -62,7 +62,7 @@ PURE = {
         "verdict",
         "codec",
     ),
-    *("events", "clock", "redact", "container", "wstatus"),
+    *("events", "clock", "redact", "secretforms", "shortoptions", "container", "wstatus"),
     *("airflow.identify", "airflow.commands", "airflow.facts", "airflow.lognames"),
 }
 IMPURE_MODULES = {

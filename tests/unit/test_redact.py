@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pidtrail.redact import MARK, redact_argv, redact_text, redact_url
+from tests.unit.redact_forms import HARMLESS, SECRETS, STAYS, TOO_MUCH
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
 FRAGMENTS = st.lists(
@@ -42,6 +44,22 @@ FRAGMENTS = st.lists(
             "eyJ",
             "eyJa.eyJb.c",
             "sig=",
+            "echo ",
+            "|sudo -S ",
+            "<<<",
+            "sqlplus ",
+            "a/b@",
+            "set password ",
+            "auth('a', '",
+            "account.key.a",
+            "--otp ",
+            "https://a1@h",
+            "://a:",
+            "env:",
+            "'\"'\"'",
+            "logon a,",
+            "webhook/",
+            "curl -sSu ",
             "�",
             "�",
             "x",
@@ -267,6 +285,82 @@ def test_no_secret_is_left_in_what_airflow_s_tasks_usually_run(form: list[str]) 
     assert "Secret77" not in redact_text(f"airflow task supervisor: {argv!r}")
 
 
+def shown(argv: list[str]) -> dict[str, tuple[str, str]]:
+    """Return a command line as it may be recorded, and what is made of that, by how."""
+    joined, quoted = " ".join(argv), shlex.join(argv)
+    title = f"airflow task supervisor: {argv!r}"
+    return {
+        "arguments": (joined, " ".join(redact_argv(argv))),
+        "joined": (joined, redact_text(joined)),
+        "quoted": (f"bash -c {quoted}", " ".join(redact_argv(["bash", "-c", quoted]))),
+        "title": (title, redact_text(title)),
+    }
+
+
+# By hand, without the quotes that a shell wants: `--password-command echo x backup`.
+NOT_JOINED = {"impala-shell", "restic"}
+# No such list is ever Airflow's.
+NOT_TITLED = {"http"}
+
+
+@pytest.mark.parametrize(
+    ("secret", "argv"), SECRETS, ids=[f"{n}-{argv[0]}" for n, (_, argv) in enumerate(SECRETS)]
+)
+def test_no_secret_is_left_where_something_says_that_it_is_one(
+    secret: str, argv: list[str]
+) -> None:
+    """As those who move data have them; not a part of one either, of six characters."""
+    pieces = {secret[at : at + 6] for at in range(max(1, len(secret) - 5))}
+
+    for how, (_, made) in shown(argv).items():
+        left_out = {"joined": NOT_JOINED, "title": NOT_TITLED}.get(how, set())
+        if argv[0] not in left_out:
+            assert not [piece for piece in pieces if piece in made], how
+
+
+@pytest.mark.parametrize(("secret", "argv"), STAYS)
+def test_where_nothing_says_so_it_stays(secret: str, argv: list[str]) -> None:
+    """A limit, and said to be one in README.md."""
+    assert all(secret in made for _, made in shown(argv).values())
+
+
+@pytest.mark.parametrize("argv", TOO_MUCH)
+def test_rather_a_harmless_word_too_many(argv: list[str]) -> None:
+    assert all(MARK in made for _, made in shown(argv).values())
+
+
+@pytest.mark.parametrize("argv", HARMLESS, ids=" ".join)
+def test_what_holds_no_secret_stays_as_it_is(argv: list[str]) -> None:
+    for how, (whole, made) in shown(argv).items():
+        assert made == whole, how
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (
+            ["sh", "-c", "echo S3cret | sudo -S cmd -x"],
+            ["sh", "-c", f"echo {MARK} | sudo -S cmd -x"],
+        ),
+        (
+            ["sqlplus", "-s", "scott/tiger@db:1521/x", "@a/b.sql"],
+            ["sqlplus", "-s", f"scott/{MARK}", "@a/b.sql"],
+        ),
+        (["git", "clone", "https://ghp_x@host/o/r"], ["git", "clone", f"https://{MARK}@host/o/r"]),
+        (["x", "--password", "--S3cret", "-v"], ["x", "--password", MARK, "-v"]),
+        (["x", "--mfa-code", "123456", "-v"], ["x", "--mfa-code", MARK, "-v"]),
+        (
+            ["x", "--conf", "fs.azure.account.key.a.dfs.core.windows.net=S3cret=="],
+            ["x", "--conf", f"fs.azure.account.key.a.dfs.core.windows.net={MARK}"],
+        ),
+        (["x", "postgresql://u:S3cr"], ["x", f"postgresql://u:{MARK}"]),
+        (["curl", "-sSu", "ann:p", "https://h"], ["curl", "-sSu", MARK, "https://h"]),
+    ],
+)
+def test_what_stands_around_a_secret_stays(argv: list[str], expected: list[str]) -> None:
+    assert redact_argv(argv) == expected
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -307,6 +401,25 @@ def test_what_only_looks_like_a_secret_stays(argv: list[str]) -> None:
         "password: {",
         "thin:x/",
         "--a-",
+        "echo ",
+        "echo 'a' |",
+        "|sudo -S",
+        "echo a|sudo -",
+        "<<<",
+        "sudo a<",
+        "('a",
+        "auth('a'",
+        "password (",
+        "logon ",
+        "userid=a",
+        "https://",
+        "https://webhook",
+        "?key=a",
+        "assword ",
+        "account.key.a",
+        "sqlplus a/",
+        "'\"'\"'",
+        "/bot123456:",
     ],
 )
 def test_a_hostile_argument_of_the_longest_size_takes_no_longer_than_its_length(piece: str) -> None:
