@@ -165,6 +165,8 @@ def in_words(said: str) -> str:
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     if unknown is not None:
         names, what = [*names, unknown[1]], "there is no such setting"
+    if "matching regex" in what:
+        what = "it must begin with /"
     table, _, key = " ".join(filter(None, names)).partition(" ")
     place = " ".join(filter(None, (table and f"[{table}]", key)))
     return f"{place}: {what[:1].lower()}{what[1:]}" if place else f"{what[:1].lower()}{what[1:]}"

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pidtrail import cli
+from pidtrail.cli.agent import text_of
 from pidtrail.config import LIVE, Config, changed, parsed, with_live
 from pidtrail.errors import PidtrailError
 
@@ -64,7 +65,8 @@ def test_settings_are_taken() -> None:
         ("[history]\nmax_age = '1s'", "[history]: max_age must be 60s or more"),
         ("[history]\nmax_size = '1'", "[history]: max_size must be such as"),
         ("[history]\nmax_size = '1MB'", "[history]: max_size must be 16MB or more"),
-        ("[history]\ndirectory = 'here'", "[history] directory: "),
+        ("[history]\ndirectory = 'here'", "[history] directory: it must begin with /"),
+        ("[airflow]\nlog_template = '{{ x }}'", "[airflow] log_template: it must begin with /"),
         ("[airflow]\nplugin = true", "[airflow] plugin: "),
         ("[airflow]\ndb = 'sqlite:////a'\ndb_file = '/b'", "[airflow]: db and db_file are both"),
         ("[airflow]\nlog_template = '/x/{{ secret.key }}'", "[airflow]: log_template cannot be"),
@@ -113,9 +115,9 @@ def test_a_file_that_cannot_be_used_ends_the_start_with_status_1(
     [
         ('db_file = "{0}/none"', "cannot be read"),
         ('db_file = "{0}/empty"', "does not hold the URL of a database"),
-        ('api = "http://user@airflow"', "[airflow]: "),
-        ('api = "http://127.0.0.1:1"\napi_user = "me"', "[airflow]: "),
-        ('api = "http://127.0.0.1:1"\napi_token_file = "{0}/empty"', "[airflow]: "),
+        ('api = "http://user@airflow"', "[airflow]: api may not hold a user"),
+        ('api = "http://127.0.0.1:1"\napi_user = "me"', "api_password_file is not set"),
+        ('api = "http://127.0.0.1:1"\napi_token_file = "{0}/empty"', "[airflow]: api_token_file: "),
     ],
 )
 def test_files_that_the_settings_name_are_read_at_the_start(
@@ -128,6 +130,13 @@ def test_files_that_the_settings_name_are_read_at_the_start(
     assert cli.run(["agent", "--config", str(file)]) == 1
     (printed,) = capfd.readouterr().err.splitlines()
     assert said in printed
+
+
+def test_a_mark_of_windows_before_a_text_is_left_out(tmp_path: Path) -> None:
+    """As its editors put there; it is no part of a URL, and no TOML."""
+    (tmp_path / "url").write_bytes(b"\xef\xbb\xbfsqlite:////a\r\n")
+
+    assert text_of(tmp_path / "url").strip() == "sqlite:////a"
 
 
 def test_wrong_usage_is_status_2() -> None:

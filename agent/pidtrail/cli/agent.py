@@ -317,15 +317,28 @@ def rest_of(airflow: Airflow) -> Rest:
     from pidtrail.airflow.credentials import PASSWORD, TOKEN, USER, take_credentials
     from pidtrail.airflow.rest import Rest
 
+    password, token = f"{PASSWORD}_FILE", f"{TOKEN}_FILE"
     named = {
         USER: airflow.api_user,
-        f"{PASSWORD}_FILE": airflow.api_password_file,
-        f"{TOKEN}_FILE": airflow.api_token_file,
+        password: airflow.api_password_file,
+        token: airflow.api_token_file,
+    }
+    settings = {
+        f"{PASSWORD} or {password}": "api_password_file",
+        password: "api_password_file",
+        token: "api_token_file",
+        PASSWORD: "api_password_file",
+        TOKEN: "api_token_file",
+        USER: "api_user",
+        "--airflow-api": "api",
     }
     try:
         return Rest(airflow.api, take_credentials(named), since_epoch_ns=time.time_ns())
     except UsageError as error:
-        raise PidtrailError(f"[airflow]: {error}") from None
+        line = str(error)
+        for variable, setting in settings.items():
+            line = line.replace(variable, setting)
+        raise PidtrailError(f"[airflow]: {line}") from None
 
 
 def settings_in(path: Path | None) -> Config:
@@ -342,7 +355,7 @@ def text_of(path: Path) -> str:
     """Return what a file of settings holds. Raises PidtrailError."""
     try:
         with path.open("rb") as file:
-            return file.read(MOST_FILE_BYTES).decode()
+            return file.read(MOST_FILE_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise PidtrailError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
