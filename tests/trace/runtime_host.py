@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -31,39 +32,50 @@ class Process(NamedTuple):
 class Host:
     """Runs commands of a shell in `runtime_host.sh`, one after the other."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
 
-    def run(self, command: str) -> str:
+    def run(self, *command: str) -> str:
         """Return what a command says. Raises AssertionError if it fails."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         # What stays in the background must not hold the pipe that we read.
-        wrapped = f"{{ {command}\n}} </dev/null >/run/said 2>&1; status=$?; cat /run/said"
-        self.process.stdin.write(f'{wrapped}; echo; echo "{END}$status"\n')
+        wrapped = f"{shlex.join(command)} </dev/null >/run/said 2>&1; status=$?; cat /run/said"
+        self.process.stdin.write(f'{wrapped}; echo; echo "{END}$status"\n'.encode())
         self.process.stdin.flush()
         said = ""
-        for line in self.process.stdout:
+        for line in map(bytes.decode, self.process.stdout):
             if line.startswith(END):
                 assert line == f"{END}0\n", f"{command}: {line.strip()}: {said.strip()}"
                 return said.strip()
             said += line
         raise AssertionError(f"{command}: the host ended: {said.strip()}")
 
+    def podman(self, *words: str) -> str:
+        """Return what podman says; cgroups are made by itself, and not by a systemd."""
+        return self.run("podman", "--cgroup-manager=cgroupfs", *words)
+
+
+@contextlib.contextmanager
+def cgroups() -> Iterator[list[Path]]:
+    """Give what a host has of each hierarchy."""
+    unified, controllers = tops()
+    hierarchies = {*controllers.values(), *([unified] if unified is not None else [])}
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(directory_in(top)) for top in sorted(hierarchies)]
+
+
+def command(folder: Path, places: list[Path], shared: tuple[Path, ...] = ()) -> list[str]:
+    """Return what starts a host with its root in `folder`, which shares some folders with ours."""
+    return [str(SCRIPT), str(folder), "\n".join(map(str, shared)), *map(str, places)]
+
 
 @contextlib.contextmanager
 def host(folder: Path) -> Iterator[Host]:
     """Give a host with its root in `folder`; all that ran on it has ended afterwards."""
-    unified, controllers = tops()
-    hierarchies = {*controllers.values(), *([unified] if unified is not None else [])}
-    with contextlib.ExitStack() as stack:
-        cgroups = [stack.enter_context(directory_in(top)) for top in sorted(hierarchies)]
+    with cgroups() as places:
         process = subprocess.Popen(
-            [SCRIPT, folder, *cgroups],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            command(folder, places), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         try:
             yield Host(process)

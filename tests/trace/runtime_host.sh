@@ -1,12 +1,13 @@
 #!/bin/sh
 # Makes a host of its own for container runtimes, and runs in it the commands that come on stdin.
-# usage: runtime_host.sh FOLDER CGROUP...
-# FOLDER is a place for its root, the host's own with a layer that is thrown away. Each CGROUP is an
-# empty directory at the top of a hierarchy, and all that a runtime can see of that. What they start
-# is in namespaces of this host, and ends with it: when stdin does, or who holds it is killed.
+# usage: runtime_host.sh FOLDER SHARED CGROUP...
+# FOLDER is a place for its root, the host's own with a layer that is thrown away; only what is
+# below the folders SHARED, one a line, is what it is outside. Each CGROUP is an empty directory at
+# the top of a hierarchy, and all that a runtime can see of that. What they start is in namespaces
+# of this host, and ends with it: when stdin does, or who holds it is killed.
 set -eu
-export FOLDER="$1"
-shift
+export FOLDER="$1" SHARED="$2"
+shift 2
 for cgroup; do
     # Nobody may enter a cpuset of version 1 without CPUs.
     for file in cpuset.cpus cpuset.mems; do
@@ -16,7 +17,7 @@ for cgroup; do
 done
 # The new cgroup namespace begins at these directories.
 # shellcheck disable=SC2016
-exec unshare --mount --pid --uts --ipc --net --cgroup --fork --kill-child sh -eu -c '
+exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -eu -c '
     mount -t tmpfs tmpfs "$FOLDER"
     mkdir "$FOLDER/upper" "$FOLDER/work" "$FOLDER/root"
     mount -t overlay overlay -o "lowerdir=/,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
@@ -44,9 +45,12 @@ exec unshare --mount --pid --uts --ipc --net --cgroup --fork --kill-child sh -eu
     mount -t tmpfs tmpfs run
     mount -t tmpfs tmpfs tmp
     # An overlay cannot be the upper layer of another.
-    for place in containers docker; do
-        mkdir -p "var/lib/$place"
-        mount -t tmpfs tmpfs "var/lib/$place"
+    mkdir -p var/lib/containers
+    mount -t tmpfs tmpfs var/lib/containers
+    echo "$SHARED" | while IFS= read -r shared; do
+        if [ -z "$shared" ]; then continue; fi
+        mkdir -p "./$shared"
+        mount --bind "$shared" "./$shared"
     done
     exec chroot . env -i HOME=/root PATH="$PATH" sh
 ' sh "$@"

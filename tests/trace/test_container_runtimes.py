@@ -21,9 +21,18 @@ import msgspec
 import pytest
 
 from pidtrail.verdict.model import ProcessReport, Report, Verdict
-from tests.trace.runtime_host import HERE, Host, Process, host, members, wait_for_title
+from tests.trace.runtime_host import (
+    HERE,
+    Host,
+    Process,
+    cgroups,
+    host,
+    members,
+    wait_for_title,
+)
 from tests.trace.worker_stand_in import TASK
 
+ROOT: Final = HERE.parents[1]
 PIDTRAIL: Final = Path(sys.executable).with_name("pidtrail")
 PATIENCE_S: Final = 60.0
 WORKER: Final = f"airflow worker -- LocalExecutor: {TASK}"
@@ -73,11 +82,11 @@ class Played(NamedTuple):
 def start(on: Host, runtime: str, name: str, case: Case) -> str:
     """Start a container, with the host's root as its own; return its id."""
     words = (
-        *("podman", "--cgroup-manager=cgroupfs", f"--runtime={runtime}", "run", "--detach"),
+        *(f"--runtime={runtime}", "run", "--detach"),
         *(f"--name={name}", "--network=none", "--pids-limit=-1", "--env=READY=/tmp/ready"),
         *(*case.options, "--rootfs", "/:O", *case.init, *STAND_IN),
     )
-    return on.run(" ".join(words)).splitlines()[-1]
+    return on.podman(*words).splitlines()[-1]
 
 
 def attach(pid: int, recording: Path) -> subprocess.Popen[bytes]:
@@ -107,7 +116,7 @@ def play(runtime: str, folder: Path) -> dict[str, Played]:
     started = {}
     with ExitStack() as stack:
         on = stack.enter_context(host(root))
-        on.run(f"cp {HERE / 'worker_stand_in.py'} /srv/")
+        on.run("cp", str(HERE / "worker_stand_in.py"), "/srv/")
         for name, case in CASES.items():
             container = start(on, runtime, name, case)
             runner = wait_for_title(container, RUNNER)
@@ -117,7 +126,7 @@ def play(runtime: str, folder: Path) -> dict[str, Played]:
         for name in started:
             wait_until_attached(folder / f"{name}.db")
         os.kill(started["memory"][1].pid, signal.SIGUSR1)
-        on.run(f"podman --cgroup-manager=cgroupfs stop --time=1 {' '.join(CASES)}")
+        on.podman("stop", "--time=1", *CASES)
         for *_, pidtrail in started.values():
             assert pidtrail.wait(PATIENCE_S) == 0
     played = {}
@@ -213,3 +222,35 @@ def test_limit_of_memory_is_told_from_a_stop(cases: dict[str, Played]) -> None:
     assert by is not None
     assert (by.kind, by.sig, by.why) == ("oom", signal.SIGKILL, None)
     assert "for want of memory" in cases["memory"].verdict.summary
+
+
+def test_containers_of_a_killed_test_end_with_it(tmp_path: Path) -> None:
+    """SIGKILL leaves it no time to clean up: the host reads an end of file."""
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from pidtrail.lab.leftovers import owner\n"
+        "from tests.trace.runtime_host import host\n"
+        "with host(Path(sys.argv[1])) as on:\n"
+        "    on.podman('run', '--detach', '--network=none', '--pids-limit=-1',\n"
+        "        '--rootfs', '/:O', '/usr/bin/sleep', '300')\n"
+        "    print(on.process.pid, owner(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    shell, mark = done.stdout.split()
+
+    deadline = time.monotonic() + PATIENCE_S
+    while Path("/proc", shell).exists():
+        assert time.monotonic() < deadline, f"process {shell} is there"
+        time.sleep(0.05)
+    with cgroups() as places:
+        assert [place for place in places if list(place.parent.glob(f"*{mark}*"))] == []
