@@ -35,6 +35,7 @@ OUTSIDERS: Final = {
     "runc": "container_runtime",
     "crun": "container_runtime",
     "conmon": "container_runtime",
+    "crio": "container_runtime",
     "dockerd": "container_runtime",
     "containerd-shim": "container_runtime",
     "tini": "container_init",
