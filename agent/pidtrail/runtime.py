@@ -38,6 +38,7 @@ from pidtrail.events import (
     Title,
 )
 from pidtrail.healing import Healing
+from pidtrail.overlap import untold
 from pidtrail.sources import proc
 from pidtrail.sources.addresses import own_addresses
 from pidtrail.sources.holders import Holders
@@ -61,6 +62,19 @@ WORKS_FOR_A_TASK: Final = frozenset({Role.SUPERVISOR, Role.RUNNER, Role.SUDO})
 
 StepDown = Callable[[str, Sequence[int]], "Source"]
 """Opens the best source below the one of that name on some pids (sources/ladder.py)."""
+
+
+class Climbs(Protocol):
+    """When and how to get back up to a better source (sources/ladder.py)."""
+
+    def put_off(self, now_ns: int) -> None:
+        """Let some time pass, for a source has just failed."""
+
+    def is_due(self, name: str, now_ns: int) -> bool:
+        """Return whether to look for a better source than the one of that name."""
+
+    def open(self, name: str, roots: Sequence[int], now_ns: int) -> Source | None:
+        """Return a better one, open on some pids, or None."""
 
 
 class Claims(Protocol):
@@ -98,6 +112,7 @@ class Session:
         self.sinks = sinks
         self.claims = claims
         self.step_down = step_down
+        self.climb: Climbs | None = None
         self.now_ns = now_ns
         self.healing = Healing()
         self.source_failed = False
@@ -172,6 +187,8 @@ class Session:
                 self.attribution.on_exit(event.key)
         if self.healing.is_due(now_ns):
             self.look(now_ns)
+        if self.climb is not None and self.climb.is_due(self.source.name, now_ns):
+            self.step_up(self.climb, now_ns)
         self.turned_ns = now_ns
         return count + len(extra)
 
@@ -229,6 +246,40 @@ class Session:
         )  # fmt: skip
         self.deliver([lost])
         self.take_snapshot(self.source.snapshot())
+        if self.climb is not None:
+            self.climb.put_off(now_ns)
+
+    def step_up(self, climb: Climbs, now_ns: int) -> None:
+        """
+        Go on with a better source, if one works by now, and miss nothing between the two.
+
+        Both are open for a moment. The new one counts from where the old one was read for the
+        last time: what the old one told by then is left out. Who ended so that neither told it
+        is found by the looks as after a loss.
+        """
+        old = self.source
+        new = climb.open(old.name, proc.tops(self.live), now_ns)
+        if new is None:
+            return
+        try:
+            told = [*read_all(old), *old.last()]
+        except SourceUnavailable as error:
+            new.close()
+            self.replace_source(error, now_ns)
+            return
+        self.deliver(told)
+        try:
+            # Who was born meanwhile is followed already, but not a root that is new.
+            new.follow(proc.tops(self.live))
+            heard = untold(told, read_all(new))
+        except SourceUnavailable:
+            new.close()
+            return
+        old.close()
+        self.source, new.seq = new, old.seq
+        self.deliver([structs.replace(event, seq=new.next_seq()) for event in heard])
+        self.healing.on_loss(self.now_ns())
+        self.take_snapshot(new.snapshot())
 
     def deliver(self, events: list[Event]) -> None:
         """Label a batch and hand it to the sinks."""
@@ -323,6 +374,17 @@ class Session:
         self.source.close()
         for sink in self.sinks:
             sink.close()
+
+
+def read_all(source: Source) -> list[Event]:
+    """Return what a source has by now. Raises SourceUnavailable."""
+    found: list[Event] = []
+    for _ in range(MAX_BATCHES):
+        batch = source.read()
+        if not batch:
+            break
+        found += batch
+    return found
 
 
 def this_place() -> tuple[str, int]:

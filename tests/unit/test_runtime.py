@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from pidtrail.errors import SourceUnavailable
 from pidtrail.events import (
     Event,
+    Exec,
     Exit,
     Fork,
     Lost,
@@ -18,7 +19,10 @@ from pidtrail.events import (
     TaskReported,
     Title,
 )
+from pidtrail.overlap import untold
 from pidtrail.runtime import Claims, Session
+from pidtrail.sources import ladder
+from pidtrail.sources.ladder import Climb
 from pidtrail.sources.source import Source
 from pidtrail.tree import ProcessTree
 from tests.unit.story import FULL, SECOND
@@ -414,3 +418,130 @@ def test_a_session_goes_on_from_an_earlier_one() -> None:
     shown = next(e for e in kept.events if isinstance(e, Observed) and e.pid == 10)
     assert shown.task is not None
     assert shown.task.dag_id == task.dag_id
+
+
+class Climbing:
+    """A way up to one source, at an instant, and what happens while that opens."""
+
+    def __init__(self, above: Scripted, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.above: Scripted | None = above
+        self.meanwhile = meanwhile
+        self.due_ns = START + SECOND
+
+    def put_off(self, now_ns: int) -> None:
+        """Look a second later."""
+        self.due_ns = now_ns + SECOND
+
+    def is_due(self, name: str, now_ns: int) -> bool:
+        """Return whether to look."""
+        return now_ns >= self.due_ns and name != "core"
+
+    def open(self, name: str, roots: Sequence[int], now_ns: int) -> Source | None:
+        """Open it, once."""
+        del name, now_ns
+        above, self.above = self.above, None
+        if above is not None:
+            above.open(roots)
+        self.meanwhile()
+        return above
+
+
+def test_a_better_source_goes_on_where_the_old_one_ended() -> None:
+    """What both saw while it opened is told once, and the numbers go on."""
+    old, new = Scripted("connector"), Scripted("core")
+    made, kept, clock = session(old)
+    old.batches = [[old.fork(10)]]
+
+    def meanwhile() -> None:
+        old.batches = [[old.fork(11)]]
+        new.batches = [[new.fork(11), new.fork(12)]]
+
+    made.climb = Climbing(new, meanwhile)
+    turns(made, clock, 1.1)
+    new.batches = [[new.fork(13)]]
+    turns(made, clock, 1)
+
+    forks = [(e.origin, e.pid) for e in kept.events if isinstance(e, Fork)]
+    assert forks == [("connector", 10), ("connector", 11), ("core", 12), ("core", 13)]
+    assert [event.seq for event in kept.events] == list(range(1, len(kept.events) + 1))
+    assert not any(isinstance(event, Lost) for event in kept.events)
+    assert old.closed
+
+
+def test_whom_neither_of_two_sources_told_the_end_of_is_found_dead() -> None:
+    old, new = Scripted("connector"), Scripted("core")
+    made, kept, clock = session(old)
+    old.batches = [[old.fork(10), old.fork(11)]]
+    made.climb = Climbing(new, lambda: new.there.append(11))
+
+    turns(made, clock, 4)
+
+    assert made.source is new
+    assert made.live == {ProcessKey(11, 11)}
+    assert kept.tree.nodes[ProcessKey(10, 10)].ended_ns is not None
+
+
+def test_a_better_source_that_fails_at_once_leaves_the_old_one() -> None:
+    old, new = Scripted("connector"), Scripted("core")
+    new.failure = SourceUnavailable("not after all")
+    made, kept, clock = session(old)
+    made.climb = Climbing(new)
+    turns(made, clock, 1.5)
+    old.batches = [[old.fork(12)]]
+    turns(made, clock, 1)
+
+    assert made.source is old
+    assert (old.closed, new.closed) == (False, True)
+    assert [e.pid for e in kept.events if isinstance(e, Fork)] == [12]
+
+
+def test_an_old_source_that_fails_while_a_better_one_opens_is_replaced_as_ever() -> None:
+    """It is said that there is a gap; the way up waits."""
+    old, new, below = Scripted("connector"), Scripted("core"), Scripted("procfs")
+    made, kept, clock = session(old, below)
+
+    def meanwhile() -> None:
+        old.failure = SourceUnavailable("gone")
+
+    climb = made.climb = Climbing(new, meanwhile)
+    turns(made, clock, 1.1)
+
+    assert made.source is below
+    assert new.closed
+    assert [e.reason for e in kept.events if isinstance(e, Lost)] == [
+        "connector failed: gone; went on with procfs"
+    ]
+    assert climb.due_ns > START + SECOND
+
+
+def test_looks_for_a_better_source_become_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a minute to an hour, with the best one never."""
+    monkeypatch.setattr(ladder, "better", lambda _name: [])
+    climb, minute = Climb(), 60 * SECOND
+    assert not climb.is_due("procfs", START)
+    assert not climb.is_due("core", START + minute)
+    waits, now_ns = [], START
+    for _ in range(8):
+        while not climb.is_due("procfs", now_ns):
+            now_ns += minute
+        assert climb.open("procfs", [], now_ns) is None
+        waits.append((climb.due_ns - now_ns) // minute)
+
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_what_two_sources_saw_is_one_thing_each() -> None:
+    """By kind, pid and about the same time; two programs of a process are two."""
+    told: list[Event] = [
+        Fork(1, START, "connector", 10, 10),
+        Exec(2, START + 5, "connector", 10, 10),
+        Exec(3, START + 9, "connector", 10, 10),
+    ]
+    heard: list[Event] = [
+        Exec(1, START + 4, "core", 10, 10),
+        Exec(2, START + 8, "core", 10, 10),
+        Exec(3, START + 12, "core", 10, 10),
+        Fork(4, START + 100 * SECOND, "core", 10, 11),
+    ]
+
+    assert untold(told, heard) == heard[2:]

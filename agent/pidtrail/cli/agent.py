@@ -28,7 +28,7 @@ from pidtrail.service.live import Live
 from pidtrail.service.notify import Notifier
 from pidtrail.service.server import Server
 from pidtrail.sources import proc
-from pidtrail.sources.ladder import AUTO, open_below, open_best
+from pidtrail.sources.ladder import AUTO, Climb, better, open_below, open_best
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -136,11 +136,11 @@ class Agent:
         source, self.refused = open_best(capture.source, roots, interval_s=capture.interval)
         try:
             source.seq = keeper.last_seq
-            below = partial(open_below, interval_s=capture.interval)
             live = Live(make_header(source, roots, self.refused))
-            session = Session(
-                source, [keeper, live], [self.account], below if capture.source == AUTO else None
-            )
+            session = Session(source, [keeper, live], [self.account])
+            if capture.source == AUTO:
+                session.step_down = partial(open_below, interval_s=capture.interval)
+                session.climb = Climb(interval_s=capture.interval)
             keeper.begin(self.header(session))
             session.resume(keeper.standing.told_again(session.now_ns()), keeper.standing.alive)
         except BaseException:
@@ -151,10 +151,11 @@ class Agent:
     def header(self, session: Session) -> Header:
         """Return the header of a segment that begins now."""
         airflows, plugin = self.airflows, self.account.plugin
+        above = better(session.source.name)
         header = make_header(
             session.source,
             list(airflows.roots),
-            self.refused,
+            {name: why for name, why in self.refused.items() if name in above},
             airflows.databases,
             airflows.problem,
         )
@@ -265,6 +266,8 @@ class Agent:
             keeper.put_off(str(error))
             return
         live.header = header
+        if told is not None and told.source != header.source:
+            log.warning("another source", before=told.source, source=header.source)
         session.take_snapshot(session.source.snapshot())
 
     def tell(self, session: Session, keeper: Keeper) -> None:

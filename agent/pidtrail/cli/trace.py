@@ -35,13 +35,14 @@ from pidtrail.redact import redact_url
 from pidtrail.runtime import TURN_SECONDS, Session, make_header
 from pidtrail.sinks.feed import Feed
 from pidtrail.sources import proc
-from pidtrail.sources.ladder import AUTO, open_below, open_best
+from pidtrail.sources.ladder import AUTO, Climb, open_below, open_best
 from pidtrail.store import Recorder
 
 if TYPE_CHECKING:
     from pidtrail.airflow.rest import Rest
     from pidtrail.events import AirflowFact
     from pidtrail.sinks.sink import Sink
+    from pidtrail.sources.source import Source
 
 
 GRACE_SECONDS = 10.0
@@ -167,6 +168,7 @@ class Trace:
         self.recorder: Recorder | None = None
         self.feed: Feed | None = None
         self.said_problem: str | None = None
+        self.told_source = ""
         self.troubles = Troubles()
 
     def run(self) -> int:
@@ -260,15 +262,20 @@ class Trace:
             if self.plugin_path is not None:
                 self.account.listen(self.plugin_path, proc.start_ticks)
             self.account.read(urls)
-            below = (
-                partial(open_below, interval_s=self.interval) if self.source_name == AUTO else None
-            )
-            return Session(source, sinks, [self.account], below)
+            return self.session(source, sinks)
         except BaseException:
             source.close()
             if self.child is not None:
                 self.child.abandon()
             raise
+
+    def session(self, source: Source, sinks: list[Sink]) -> Session:
+        """Return the session; only a source that nobody named may become another one."""
+        session = Session(source, sinks, [self.account])
+        if self.source_name == AUTO:
+            session.step_down = partial(open_below, interval_s=self.interval)
+            session.climb = Climb(migrations=self.migrations, interval_s=self.interval)
+        return session
 
     def make_rest(self) -> Rest:
         """Take the credentials out of the environment, before a command inherits it."""
@@ -393,7 +400,11 @@ class Trace:
         self.child.end(0)
 
     def tell_problems(self, session: Session) -> None:
-        """Say once what goes wrong in a source, and that the recording cannot be written or can."""
+        """Say once what goes wrong in a source, that it is another one, how the recording does."""
+        if session.source.name != self.told_source:
+            if self.told_source:
+                log.warning("another source", before=self.told_source, source=session.source.name)
+            self.told_source = session.source.name
         for trouble in getattr(session.source, "problems", list)():
             log.warning("trouble", source=session.source.name, problem=trouble)
         problem = self.recorder.problem if self.recorder is not None else None

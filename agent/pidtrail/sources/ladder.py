@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -28,6 +29,9 @@ SOURCES: Final[dict[str, Callable[[], Source]]] = {
     "procfs": ProcfsSource,
 }
 """All that are built, best first."""
+
+FIRST_CLIMB_NS: Final = 60 * 1_000_000_000
+LONGEST_CLIMB_NS: Final = 3600 * 1_000_000_000
 
 
 def make(name: str, interval_s: float | None = None) -> Source:
@@ -83,6 +87,52 @@ def open_below(name: str, roots: Sequence[int], interval_s: float | None = None)
             continue
         return source
     raise SourceUnavailable(f"nothing to step down to from {name}: {'; '.join(reasons) or 'last'}")
+
+
+class Climb:
+    """
+    The way back up to a better source, which is looked for now and then.
+
+    A look may compile programs and holds up whoever takes it, so they come at growing
+    intervals, from a minute to an hour; so do those after a source that fails each time.
+    """
+
+    def __init__(
+        self,
+        *,
+        migrations: bool = False,
+        interval_s: float | None = None,
+        first_ns: int = FIRST_CLIMB_NS,
+    ) -> None:
+        self.migrations, self.interval_s = migrations, interval_s
+        self.wait_ns = first_ns
+        self.due_ns = 0
+
+    def put_off(self, now_ns: int) -> None:
+        """Let some time pass: a session begins, or a source has just failed."""
+        self.due_ns = now_ns + self.wait_ns
+
+    def is_due(self, name: str, now_ns: int) -> bool:
+        """Return whether to look for a better source than the one of that name."""
+        if not self.due_ns:
+            self.put_off(now_ns)
+        return now_ns >= self.due_ns and name in list(SOURCES)[1:]
+
+    def open(self, name: str, roots: Sequence[int], now_ns: int) -> Source | None:
+        """Return the best source above the one of that name that opens now, or None."""
+        self.wait_ns = min(2 * self.wait_ns, LONGEST_CLIMB_NS)
+        self.due_ns = now_ns + self.wait_ns
+        for candidate in better(name):
+            source = make(candidate, self.interval_s)
+            with contextlib.suppress(SourceUnavailable):
+                source.open(roots, migrations=self.migrations)
+                return source
+        return None
+
+
+def better(name: str) -> list[str]:
+    """Return the names of those above a source, best first."""
+    return list(SOURCES)[: list(SOURCES).index(name)]
 
 
 def probe(name: str) -> str | None:
