@@ -77,7 +77,7 @@ def killing(case: Case, node: Node) -> Killing:
         return Killing(by, f" Who sent {words} to {pid} was not seen.", [first, sent])
     text = f" {pid} was sent {words} by {in_words(case, node, by.sender)}"
     if reason is None and by.sender is None and is_first_unknown(case, node, sent):
-        text += ", as it does to all in a PID namespace whose process 1 ends (not traced here)"
+        text += ", as it does to all in a PID namespace whose process 1 ends (unknown here)"
     if by.kind == "exit" and node.exit is not None:
         after = (node.exit.ts_boot_ns - sent.ts_boot_ns) / NS_PER_SECOND
         text += f", {after:.1f} s before its end"
