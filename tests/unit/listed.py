@@ -127,6 +127,16 @@ FURTHER: Final = (
         "'--local']' returned non-zero exit status 1..",
         words={"1": "its exit status"},
     ),
+    Listed(
+        "metrics-ended",
+        "Process not found (most likely exited), stop collecting metrics",
+    ),
+    Listed(
+        "started-3",
+        "Task started",
+        words={"vm": "the host of the runner", "queued": "what the row said"},
+        fields={"hostname": "vm", "previous_state": "queued", "ti_id": TI},
+    ),
     Listed("no-children-allowed", "daemonic processes are not allowed to have children"),
     # What the scheduler says
     Listed("stuck-in-queued", "stuck in queued reschedule"),
@@ -195,6 +205,11 @@ FURTHER: Final = (
         "Exiting gracefully upon receiving signal 15",
         words={"15": "the signal"},
     ),
+    Listed(
+        "component-ending",
+        "Shutting down LocalExecutor; waiting for running tasks to finish.  Signal again if you",
+    ),
+    Listed("component-ending", "Exited execute loop"),
     Listed("trigger-runner-died", "Trigger runner process has died! Exiting."),
     Listed(
         "trigger-runner-died",
@@ -283,6 +298,7 @@ FURTHER: Final = (
     Listed("dag-reader", "Killing DAGFileProcessorProcess (PID=123)", {"123": READER}),
     Listed("dag-reader", "Killing child PID: 123", {"123": READER}),
     Listed("dag-reader", "Terminated PID 123", {"123": READER}),
+    Listed("dag-reader", "Bundle  File Path  PID  Current Duration  # DAGs  # Errors"),
     Listed("web-worker", "[7] [CRITICAL] WORKER TIMEOUT (pid:38)", {"38": WEB}),
     Listed("web-worker", "Worker (pid:38) was sent SIGKILL! Perhaps out of memory?", {"38": WEB}),
     Listed("web-worker", "Booting worker with pid: 38", {"38": WEB}),

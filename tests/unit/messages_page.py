@@ -15,6 +15,7 @@ from typing import Final
 from pidtrail.airflow import (
     messages_2,
     messages_3,
+    messages_api,
     messages_celery,
     messages_ending,
     messages_host,
@@ -42,6 +43,7 @@ This page is made from the tables of `agent/pidtrail/airflow/messages_*.py` by
 PARTS: Final = (
     ("Airflow 2.x", messages_2.TABLE),
     ("Airflow 3.x", messages_3.TABLE),
+    ("Calls of the execution API", messages_api.TABLE),
     ("Celery", messages_celery.TABLE),
     ("sudo", messages_sudo.TABLE),
     ("Ends of processes", messages_ending.TABLE),

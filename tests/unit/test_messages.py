@@ -230,8 +230,24 @@ LINES = (
     ),
     ("not-started-yet", "Heartbeat failed with Exception: Process is not started yet"),
     (
-        "start-failed",
+        "call-of-start",
         f"Client error '409 Conflict' for url 'http://api:8080/execution/task-instances/{TI}/run'",
+    ),
+    (
+        "call-of-start",
+        f"request finished method=PATCH path=/execution/task-instances/{TI}/run status_code=400",
+    ),
+    (
+        "call-of-heartbeat",
+        f"PUT /execution/task-instances/{TI}/heartbeat HTTP/1.1 409 Conflict",
+    ),
+    (
+        "call-of-heartbeat",
+        f"HTTP Request: PUT http://api/execution/task-instances/{TI}/heartbeat 'HTTP/1.1 410 Gone'",
+    ),
+    (
+        "call-of-result",
+        f"PATCH /execution/task-instances/{TI}/state HTTP/1.1 409 Conflict",
     ),
     *((one.kind, f"{one.text}{pairs(one.fields)}") for one in FURTHER),
 )

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from pidtrail.airflow import (
     messages_2,
     messages_3,
+    messages_api,
     messages_celery,
     messages_ending,
     messages_host,
@@ -27,6 +28,7 @@ TABLE: Final = (
     *messages_sudo.TABLE,
     *messages_2.TABLE,
     *messages_celery.TABLE,
+    *messages_api.TABLE,
     *messages_3.TABLE,
     *messages_ending.TABLE,
     *messages_scheduling.TABLE,

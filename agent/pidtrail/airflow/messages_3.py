@@ -232,7 +232,7 @@ TABLE: Final[tuple[Message, ...]] = (
         "Real: the process is ended from above; a line before says why.",
         "The recording has the sender of each signal: `killed_by` of the verdict.",
         ("clear", "worker-restart", "heartbeat-timeout", "match"),
-        pid_keys={"pid": "the runner of this supervisor"},
+        pid_keys={"pid": "the process of this supervisor; in a worker's log the runner"},
         word_keys={"signal_sent": "the signal", "signal": "the signal", "exit_code": "its exit"},
     ),
     Message(

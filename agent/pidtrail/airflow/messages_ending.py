@@ -137,18 +137,6 @@ TABLE: Final[tuple[Message, ...]] = (
         ("aborted-start", "retry", "stale-executor-event"),
     ),
     Message(
-        "start-failed",
-        words(r"client error '409 conflict' for url ..\bU(ti)/run"),
-        "3.x",
-        "log of the executor worker",
-        "The api-server refused the start of a task: its row was not queued. The process that had "
-        "been forked for it is killed with SIGKILL before it runs anything.",
-        "Real: a process was started and refused. The task may be running rightly in another one.",
-        "The answer beside it, `invalid_state`, has the state that the row was in.",
-        ("aborted-start", "match", "stale-executor-event"),
-        words={"ti": "the task instance's id"},
-    ),
-    Message(
         "finished-3",
         words(
             r"\b(?:task|workload) finished\b(?=.{0,400}\bfinal_state\b(?!\W{1,6}SERVER_TERMINATED))"
@@ -205,6 +193,16 @@ TABLE: Final[tuple[Message, ...]] = (
         "If it died by a signal, the recording has who sent it; its runner may live on.",
         ("match", "retry", "descendant-observed", "orphaned-still-running"),
         words={"signal": "the signal", "status": "its exit status"},
+    ),
+    Message(
+        "metrics-ended",
+        words(r"process not found \(most likely exited\), stop collecting metrics"),
+        "2.11",
+        "task log",
+        "The thread of a supervisor that measures its runner found that it has ended.",
+        "Not an alarm: so it is at the end of every task.",
+        "Nothing to do.",
+        ("match",),
     ),
     Message(
         "no-children-allowed",

@@ -97,6 +97,7 @@ TABLE: Final[tuple[Message, ...]] = (
             r"|processor for ..\bwith pid N(pid2) (?:started at|has been running)"
             r"|started (?:a )?process \(?pid[=:]N(pid3)\)? to work on"
             r"|killing DAGFileProcessorProcess \(pid=N(pid4)\)"
+            r"|\bpid (?:current duration|runtime) # dags"
             r"|(?:terminating|killing) child pid: N(pid5)|\bterminated pid N(pid6)"
         ),
         "2.x and 3.x",

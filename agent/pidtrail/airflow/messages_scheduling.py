@@ -122,7 +122,10 @@ TABLE: Final[tuple[Message, ...]] = (
     ),
     Message(
         "component-ending",
-        words(r"exiting gracefully upon receiving signal N(signal)"),
+        words(
+            r"exiting gracefully upon receiving signal N(signal)"
+            r"|shutting down LocalExecutor; waiting for running tasks|\bexited execute loop\b"
+        ),
         "2.x and 3.x",
         "scheduler log, triggerer log, DAG processor log",
         "A scheduler, a triggerer or a DAG processor was asked to end: 15 is SIGTERM, 2 is SIGINT. "
