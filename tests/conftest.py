@@ -13,6 +13,7 @@ import functools
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,10 @@ hypothesis.settings.load_profile("pidtrail")
 # execve (POSIX 2.11): programs under test would not hear the Ctrl-C that a test sends them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A UNIX socket's path has 108 bytes (unix(7)), of which pytest's folders and names take some 85.
+if len(tempfile.gettempdir()) > 20 and os.access("/tmp", os.W_OK | os.X_OK):
+    os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 
 # No test asks a service that happens to run on this host.
 os.environ["PIDTRAIL_SOCKET"] = "/nonexistent/pidtrail.sock"
