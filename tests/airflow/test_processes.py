@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,14 @@ def test_stage_in_another_pid_namespace_is_left_alone(
     folder = home / "folder-of-it"
     folder.mkdir()
     (state,) = states.glob("*.json")
-    told = json.loads(state.read_text())
+
+    def told_whole() -> dict[str, Any] | None:
+        # It is written again when the part has begun.
+        read = json.loads(state.read_text())
+        return read if read["processes"] else None
+
+    told = wait_until(told_whole, within_s=20, what="the driver's word on its part")
+    assert told is not None
     state.write_text(json.dumps(told | {"folders": [*told["folders"], str(folder)]}))
     clear = "import sys, pathlib; from demo import processes"
     clear += "; processes.STATES = pathlib.Path(sys.argv[1]); processes.clear_leftovers()"
