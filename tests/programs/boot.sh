@@ -5,6 +5,8 @@
 # PREPARE runs in that root's directory first, and makes what is booted: run/systemd/system/play.target.
 # systemd never sees the host's own root: it would empty /tmp (systemd-tmpfiles).
 set -eu
+# The service runs as another user: what is made here is open to it, whatever our umask.
+umask 022
 echo $$ >"$1/cgroup.procs"
 export FOLDER="$2"
 shift 2
