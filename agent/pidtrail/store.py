@@ -6,7 +6,7 @@ fields as columns and all of it as JSON in `body`; table `meta` has the header.
 Records are stored in batches, each a JSON array in one row: a row per record
 took more than everything else that is done to a record. While it is written
 the file is in WAL mode and every batch is committed, so a killed session keeps
-all up to its last batch; closing leaves one file.
+all up to its last batch; closing leaves one file. Beside them stands an index (index.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pidtrail import __version__, codec
 from pidtrail.errors import PidtrailError, RecordingError
 from pidtrail.events import Event, Header
 from pidtrail.gap import Gap
+from pidtrail.index import Index, IndexWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +77,7 @@ class Recorder:
             self.db.execute(f"PRAGMA user_version = {STORE_VERSION}")
             for statement in TABLES:
                 self.db.execute(statement)
+            self.index = IndexWriter(self.db, header)
             told = {**notes, "header": codec.encode_header(header).decode()}
             self.db.executemany("INSERT INTO meta VALUES (?, ?)", told.items())
             self.db.execute("COMMIT")
@@ -105,12 +107,16 @@ class Recorder:
         parts = [events[at : at + BATCH_EVENTS] for at in range(0, len(events), BATCH_EVENTS)]
         try:
             self.db.execute("BEGIN")
-            self.db.executemany(INSERT, map(row_of, parts))
+            rows = [row_of(part) for part in parts]
+            self.db.executemany(INSERT, rows)
+            if parts:
+                self.index.write(parts, plain=all(plain for _, _, plain, _ in rows))
             self.db.execute("COMMIT")
         except sqlite3.Error as error:
             # SQLite ends the transaction itself after some errors, and may fail to end it too.
             with contextlib.suppress(sqlite3.Error):
                 self.db.execute("ROLLBACK")
+            self.index.undone()
             self.problem = f"cannot write to {self.path}: {error}"
             return False
         self.gap.close()
@@ -316,6 +322,16 @@ class Recording:
             raise RecordingError(f"{self.path} is damaged after event {last}: {error}") from error
         if self.truncated:
             raise RecordingError(f"{self.path} is truncated; event {last} is the last one found")
+
+    def index(self) -> Index | None:
+        """Return the index, None if there is none that tells of all that is there."""
+        if self.truncated or self.header.version != __version__:
+            return None
+        index = Index(self.db)
+        if not index.usable:
+            index.close()
+            return None
+        return index
 
     def last_seq(self) -> int:
         """Return the number of the last event, 0 if there is none. Raises RecordingError."""

@@ -207,7 +207,8 @@ def test_a_truncated_recording_gives_what_is_sound(tmp_path: Path, missing: int)
     replay = Replay(str(path))
     events = list(replay.events())
 
-    assert 0 < len(events) < 8_000
+    # What is missing first is of the index.
+    assert 0 < len(events) < 8_000 + (missing <= 4096)
     assert events == forks(1, len(events))
     assert re.search(rf"after event {len(events)}\b|event {len(events) + 1}:", replay.problem or "")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from pidtrail.airflow.facts import Role, TitleFacts
@@ -75,9 +76,9 @@ def argv_facts(argv: Sequence[str], *, truncated: bool = False) -> TitleFacts | 
     as its option comes last. `sudo` gives role `sudo` with the task instance of
     the command behind it.
     """
-    words = list(argv)
-    if not words:
+    if not argv or not may_be_airflow(argv[0]):
         return None
+    words = list(argv)
     if (sudo := sudo_words(words)) is not None:
         inner = argv_facts(behind_sudo(sudo), truncated=truncated)
         return None if inner is None else inner._replace(role=Role.SUDO)
@@ -86,6 +87,13 @@ def argv_facts(argv: Sequence[str], *, truncated: bool = False) -> TitleFacts | 
     if _PYTHON.match(_basename(words[0])):
         return _python(words[1:], truncated=truncated)
     return None
+
+
+@lru_cache(maxsize=1024)
+def may_be_airflow(program: str) -> bool:
+    """Return whether a command line that begins so may be one of Airflow's; few begin otherwise."""
+    name = _basename(program)
+    return name in {"airflow", "sudo"} or bool(_PYTHON.match(name) or _SCRIPTED.match(name))
 
 
 def sudo_words(argv: Sequence[str]) -> list[str] | None:

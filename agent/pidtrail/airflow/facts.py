@@ -79,3 +79,13 @@ def uuid_in(report: TaskReported) -> TaskRef | None:
     if report.table != "task_instance_history" and report.state in _BETWEEN_TRIES:
         return structs.replace(task, try_number=None)
     return task
+
+
+def short(hostname: str) -> str:
+    """Return a host's name without its domain: Airflow records it with (net.py getfqdn) or not."""
+    return hostname if is_address(hostname) else hostname.partition(".")[0].lower()
+
+
+def is_address(hostname: str) -> bool:
+    """Return whether a host is given by address (hostname_callable may be get_host_ip_address)."""
+    return ":" in hostname or hostname.replace(".", "").isdigit()

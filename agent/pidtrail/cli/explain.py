@@ -118,6 +118,8 @@ def explain(
         found = [verdict for verdict in found if latest_ns(verdict) >= since_ns]
     unknowns = list(dict.fromkeys([*report.unknowns, *stream.problems]))
     in_all = len(report.verdicts) + (report.left_out or 0)
+    if stream.by_index and not found and not as_json:
+        in_all = counted(file, socket_path, question)
     report = structs.replace(report, left_out=UNSET)
     if not question.is_open or since_ns is not None or read is not None:
         # What a scheduler left behind is about no attempt, and some were asked for.
@@ -129,6 +131,15 @@ def explain(
         if as_json:
             return
     show(structs.replace(report, verdicts=found, unknowns=unknowns), in_all, as_json=as_json)
+
+
+def counted(file: str | None, socket_path: str, question: Question) -> int:
+    """Return how many attempts there are in a recording, which takes reading all of it."""
+    stream = Stream(file, socket_path, Request("history"))
+    with no_collection():
+        gathered = stream.of_recording(question)
+        report = judge_gathered(stream.replay.header, gathered, problems=[], question=question)
+    return len(report.verdicts) + (report.left_out or 0)
 
 
 def opened(

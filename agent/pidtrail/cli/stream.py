@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -12,10 +13,14 @@ import click
 from pidtrail import codec
 from pidtrail.cli.logs import log
 from pidtrail.correlate import Gathered, gather
+from pidtrail.errors import RecordingError
 from pidtrail.events import Event, Header
+from pidtrail.index import TooMuch
 from pidtrail.service.client import Answer
 from pidtrail.service.protocol import SOCKET, SOCKET_VARIABLE, Request
 from pidtrail.sources.replay import Replay
+from pidtrail.store import Recording
+from pidtrail.verdict.lookup import Lookup, Uncertain
 from pidtrail.verdict.question import Question
 from pidtrail.verdict.selection import Selection
 
@@ -45,6 +50,8 @@ class Stream:
         self.problems: list[str] = []
         self.ended_ns = 0
         """The epoch instant up to which it tells, once it was read."""
+        self.by_index = False
+        """Whether no more was read than a question is about: others were not counted."""
         if file is None:
             self.answer = Answer(socket_path, request)
         else:
@@ -67,10 +74,27 @@ class Stream:
     def gathered(self, question: Question) -> Iterator[tuple[Header, Gathered]]:
         """Yield the header of each boot of the host, and what a question needs of its records."""
         if self.answer is None and self.replay.recording is not None and not question.is_open:
-            yield self.replay.header, self.of_recording(question)
+            found = self.looked_up(question, self.replay.recording)
+            self.by_index = found is not None
+            yield self.replay.header, found or self.of_recording(question)
             return
         for header, events in self.boots():
             yield header, gather(events) if question.is_open else kept(question, events)
+
+    def looked_up(self, question: Question, recording: Recording) -> Gathered | None:
+        """Return what a question needs by the index of a recording, None if that cannot tell."""
+        index = recording.index()
+        if index is None:
+            return None
+        try:
+            found = Lookup(question, index, recording.header).gathered()
+        except (Uncertain, TooMuch, RecordingError, sqlite3.Error):
+            return None
+        finally:
+            index.close()
+        self.ended_ns = found.last_ns + recording.header.wall_offset_ns
+        self.replay.close()
+        return found
 
     def of_recording(self, question: Question) -> Gathered:
         """Return what a question needs of a recording, of which parts are read twice."""

@@ -12,7 +12,7 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pidtrail.airflow.facts import Role
+from pidtrail.airflow.facts import Role, is_address, short
 from pidtrail.attribution import facts_of
 from pidtrail.clock import epoch_ns_of_text, rfc3339, wall_ns
 from pidtrail.members import is_sudo, role_at
@@ -382,16 +382,6 @@ def command_of(node: Node) -> str | None:
     records: list[Observed | Exec] = [*node.observed, *node.execs]
     said = [facts.command for record in records if (facts := facts_of(record))]
     return next((command for command in reversed(said) if command), None)
-
-
-def short(hostname: str) -> str:
-    """Return a host's name without its domain: Airflow records it with (net.py getfqdn) or not."""
-    return hostname if is_address(hostname) else hostname.partition(".")[0].lower()
-
-
-def is_address(hostname: str) -> bool:
-    """Return whether a host is given by address (hostname_callable may be get_host_ip_address)."""
-    return ":" in hostname or hostname.replace(".", "").isdigit()
 
 
 def overlap_ns(case: Case, one: Node, other: Node) -> int:
