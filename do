@@ -208,7 +208,7 @@ make_environment() {
     $PYTHON -m pip install --quiet --constraint constraints.txt uv >"$log" 2>&1 ||
         die "$(reason_in "$log" "pip could not install uv")"
     tell_uv
-    .venv/bin/uv pip install --python $PYTHON --constraints constraints.txt \
+    .venv/bin/uv pip install --python $PYTHON --constraints constraints.txt --compile-bytecode \
         --build-constraints constraints.txt --group dev --editable '.[airflow-db]' \
         >"$log" 2>&1 || die "$(reason_in "$log" "uv could not install pidtrail's packages")"
     echo "$place $content" >"$stamp"

@@ -162,23 +162,30 @@ class Words:
             names.append(ABOVE_ALL)
         elif isinstance(event, AirflowFact):
             names += names_of(event.task, "f")
+            if event.table == "job":
+                names.append(f"q:{event.row_id}")
             if event.table in {INSTALLATION, "log_template"}:
                 names.append(ABOVE_ALL)
         elif isinstance(event, TaskReported):
-            names += names_of(event.task, "r" if event.key is None else "c")
-            if event.pid is not None:
-                names.append(f"n:{event.pid}")
-            if event.job_id is not None:
-                names.append(f"j:{event.job_id}")
-            if event.recorded_pid is not None:
-                names.append(f"p:{event.recorded_pid}")
-            if event.hostname and short(event.hostname) != self.host:
-                names.append(f"h:{short(event.hostname)}")
+            names += self.of_row(event)
         airflow = getattr(event, "airflow", None)
         if airflow is not None and airflow not in self.airflows:
             self.airflows.add(airflow)
             names.append(f"a:{airflow}")
         return [Word(event, list(dict.fromkeys(names)))] if names else []
+
+    def of_row(self, event: TaskReported) -> list[str]:
+        """Return the names in what Airflow says of a task instance, or a process of itself."""
+        names = names_of(event.task, "r" if event.key is None else "c")
+        if event.pid is not None:
+            names.append(f"n:{event.pid}")
+        if event.job_id is not None:
+            names.append(f"j:{event.job_id}")
+        if event.recorded_pid is not None:
+            names.append(f"p:{event.recorded_pid}")
+        if event.hostname and short(event.hostname) != self.host:
+            names.append(f"h:{short(event.hostname)}")
+        return names
 
 
 def names_of(task: TaskRef | None, kind: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -62,6 +64,38 @@ def test_a_recording_answers_as_its_export_does(tmp_path: Path, seed: int) -> No
 
         assert answer == explained(whole, *asked)
     assert found
+
+
+def test_of_no_attempt_it_is_told_how_many_others_there_are(tmp_path: Path) -> None:
+    """Which the index alone does not tell."""
+    path = recorded(tmp_path / "a.db", crowd(Random(1), 8))
+    in_all = len(explained(path)["verdicts"])
+    said = CliRunner().invoke(cli.cli, ["explain", str(path), "--dag", "nothing"]).output
+
+    assert said == f"no task instance attempt matches (there are {in_all} in all)\n"
+    assert explained(path, "--dag", "nothing")["verdicts"] == []
+
+
+def test_a_recording_of_an_older_pidtrail_answers_too(tmp_path: Path) -> None:
+    """Without tables of an index it is read from beginning to end."""
+    path = recorded(tmp_path / "a.db", crowd(Random(1), 8))
+    told = explained(path, "--dag", "sales")
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for table in ("words", "names", "places", "span"):
+            db.execute(f"DROP TABLE {table}")
+
+    assert told["verdicts"]
+    assert explained(path, "--dag", "sales") == told
+
+
+def test_a_damaged_index_is_not_needed(tmp_path: Path) -> None:
+    """What it should tell is read from the records themselves."""
+    path = recorded(tmp_path / "a.db", crowd(Random(1), 8))
+    told = explained(path, "--dag", "sales")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE words SET body = '{' WHERE id % 2")
+
+    assert explained(path, "--dag", "sales") == told
 
 
 def test_a_cut_recording_is_read_up_to_there(tmp_path: Path) -> None:

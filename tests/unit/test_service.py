@@ -21,9 +21,9 @@ from pidtrail.events import EVENT_SCHEMA, Event, Fork
 from pidtrail.history import History, numbered
 from pidtrail.keeper import Keeper
 from pidtrail.service import client, server
-from pidtrail.service.client import Answer, NoService
+from pidtrail.service.client import Answer
 from pidtrail.service.endpoint import Endpoint
-from pidtrail.service.protocol import MAX_REQUEST_BYTES, REQUEST_SCHEMA, Request, line
+from pidtrail.service.protocol import MAX_REQUEST_BYTES, REQUEST_SCHEMA, NoService, Request, line
 from tests.unit.asking import (
     PATIENCE_S,
     WIDE,

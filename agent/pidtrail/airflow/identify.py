@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from pidtrail.airflow.commands import airflow_command, argv_facts, small_int, uuid_text
 from pidtrail.airflow.facts import Role, TitleFacts
@@ -81,6 +82,7 @@ def shown_facts(argv: Sequence[str]) -> TitleFacts | None:
     return found if found is not None else argv_facts(argv)
 
 
+@lru_cache(maxsize=2048)
 def title_facts(title: str) -> TitleFacts | None:
     """
     Return what a process title says, or None if it is not one of Airflow's.

@@ -6,13 +6,13 @@ import contextlib
 import gc
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 from msgspec import UNSET, structs
 
 from pidtrail.airflow.facts import Role
-from pidtrail.cli import message as line
 from pidtrail.cli.logs import log
 from pidtrail.cli.since import Since
 from pidtrail.cli.stream import Stream, socket_option
@@ -20,12 +20,13 @@ from pidtrail.clock import epoch_ns_of_text
 from pidtrail.errors import PidtrailError, UsageError
 from pidtrail.reports.terminal import may_colour, painted
 from pidtrail.reports.text import print_report
-from pidtrail.service.client import NoService
-from pidtrail.service.protocol import Request
+from pidtrail.service.protocol import NoService, Request
 from pidtrail.verdict.engine import joined, judge_gathered
-from pidtrail.verdict.meaning import meaning
 from pidtrail.verdict.model import Report, Verdict
 from pidtrail.verdict.question import Question
+
+if TYPE_CHECKING:
+    from pidtrail.airflow.messages import Reading
 
 
 @click.command()
@@ -90,56 +91,53 @@ def explain(
     if code is not None:
         if file is not None or message is not None:
             raise UsageError("--code explains a code, not a FILE, and no message")
-        meant = meaning(code)
-        told = msgspec.json.format(msgspec.json.encode(meant), indent=2)
-        click.echo(told if as_json else meant.text)
+        show_meaning(code, as_json=as_json)
         return
     if message == file == "-":
         raise UsageError("stdin is either the FILE or the message")
-    text = None if message is None else line.pasted(message)
-    read = None if text is None else line.read(text)
+    text, read = (None, None) if message is None else readings(message)
     question = Question(dag, task, run_id, map_index, try_number, pid)
     asked = Since.read(since)
     request = Request("history", asked.asked_ns)
     stream = opened(file, socket_path, request, is_needed=read is None)
     if stream is None:
-        answer(line.told(read or [], None), as_json=as_json)
+        answer(read or [], None, as_json=as_json)
         return
-    with no_collection():
-        report = joined(
-            [
-                judge_gathered(header, gathered, problems=stream.problems, question=question)
-                for header, gathered in stream.gathered(question)
-            ]
-        )
+    report = judged(stream, question)
     since_ns = asked.before(stream.ended_ns)
     found = report.verdicts
     if since_ns is not None:
         found = [verdict for verdict in found if latest_ns(verdict) >= since_ns]
     unknowns = list(dict.fromkeys([*report.unknowns, *stream.problems]))
+    if not as_json and not found and stream.by_index:
+        # How many others there are is told by everything alone.
+        stream = Stream(file, socket_path, request, by_index=False)
+        report = judged(stream, question)
     in_all = len(report.verdicts) + (report.left_out or 0)
-    if stream.by_index and not found and not as_json:
-        in_all = counted(file, socket_path, question)
     report = structs.replace(report, left_out=UNSET)
     if not question.is_open or since_ns is not None or read is not None:
         # What a scheduler left behind is about no attempt, and some were asked for.
         report = structs.replace(report, abandoned=[])
     if read is not None:
-        found = line.about(text or "", read, found)
+        from pidtrail.cli.message import about
+
+        found = about(text or "", read, found)
         filtered = structs.replace(report, verdicts=found, unknowns=unknowns)
-        answer(line.told(read, filtered), as_json=as_json)
+        answer(read, filtered, as_json=as_json)
         if as_json:
             return
     show(structs.replace(report, verdicts=found, unknowns=unknowns), in_all, as_json=as_json)
 
 
-def counted(file: str | None, socket_path: str, question: Question) -> int:
-    """Return how many attempts there are in a recording, which takes reading all of it."""
-    stream = Stream(file, socket_path, Request("history"))
+def judged(stream: Stream, question: Question) -> Report:
+    """Return the verdicts that a question is about."""
     with no_collection():
-        gathered = stream.of_recording(question)
-        report = judge_gathered(stream.replay.header, gathered, problems=[], question=question)
-    return len(report.verdicts) + (report.left_out or 0)
+        return joined(
+            [
+                judge_gathered(header, gathered, problems=stream.problems, question=question)
+                for header, gathered in stream.gathered(question)
+            ]
+        )
 
 
 def opened(
@@ -152,7 +150,8 @@ def opened(
     that answers. Raises PidtrailError.
     """
     try:
-        return Stream(file, socket_path, request)
+        # Which verdicts a message is about is found among all of them.
+        return Stream(file, socket_path, request, by_index=is_needed)
     except PidtrailError as error:
         if is_needed or file is not None:
             raise
@@ -185,13 +184,34 @@ def show(filtered: Report, in_all: int, *, as_json: bool) -> None:
         print_report(filtered, file=sys.stdout)
 
 
-def answer(told: line.Told, *, as_json: bool) -> None:
-    """Print what is said of messages."""
+def show_meaning(code: str, *, as_json: bool) -> None:
+    """Print what a verdict code means."""
+    from pidtrail.verdict.meaning import meaning
+
+    meant = meaning(code)
+    told = msgspec.json.format(msgspec.json.encode(meant), indent=2)
+    click.echo(told if as_json else meant.text)
+
+
+def readings(message: str) -> tuple[str, list[Reading]]:
+    """Return what was pasted, and what it is. Raises PidtrailError if that is not known."""
+    # What a line may mean takes long to load, and most ask without one.
+    from pidtrail.cli.message import pasted, read
+
+    text = pasted(message)
+    return text, read(text)
+
+
+def answer(read: list[Reading], report: Report | None, *, as_json: bool) -> None:
+    """Print what is said of messages, with the verdicts they are about if there are any."""
+    from pidtrail.cli.message import render, told
+
+    said = told(read, report)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        click.echo(msgspec.json.format(msgspec.json.encode(said), indent=2))
         return
     colour = "green" if may_colour(sys.stdout) else None
-    click.echo(line.render(told, lambda text: painted(text, colour)), nl=False)
+    click.echo(render(said, lambda text: painted(text, colour)), nl=False)
 
 
 def latest_ns(verdict: Verdict) -> int:

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,13 +16,15 @@ from pidtrail.correlate import Gathered, gather
 from pidtrail.errors import RecordingError
 from pidtrail.events import Event, Header
 from pidtrail.index import TooMuch
-from pidtrail.service.client import Answer
 from pidtrail.service.protocol import SOCKET, SOCKET_VARIABLE, Request
 from pidtrail.sources.replay import Replay
 from pidtrail.store import Recording
 from pidtrail.verdict.lookup import Lookup, Uncertain
 from pidtrail.verdict.question import Question
 from pidtrail.verdict.selection import Selection
+
+if TYPE_CHECKING:
+    from pidtrail.service.client import Answer
 
 PART_EVENTS: Final = 500
 
@@ -45,14 +47,19 @@ class Stream:
     stands before it is good. Raises PidtrailError if nothing can be read at all.
     """
 
-    def __init__(self, file: str | None, socket_path: str, request: Request) -> None:
+    def __init__(
+        self, file: str | None, socket_path: str, request: Request, *, by_index: bool = True
+    ) -> None:
         self.answer: Answer | None = None
         self.problems: list[str] = []
         self.ended_ns = 0
         """The epoch instant up to which it tells, once it was read."""
-        self.by_index = False
-        """Whether no more was read than a question is about: others were not counted."""
+        self.by_index = by_index
+        """Whether no more is read than a question is about: how many others there are, is lost."""
         if file is None:
+            # A file is read without all that it takes to ask a service.
+            from pidtrail.service.client import Answer
+
             self.answer = Answer(socket_path, request)
         else:
             self.replay = Replay(file)
@@ -74,7 +81,7 @@ class Stream:
     def gathered(self, question: Question) -> Iterator[tuple[Header, Gathered]]:
         """Yield the header of each boot of the host, and what a question needs of its records."""
         if self.answer is None and self.replay.recording is not None and not question.is_open:
-            found = self.looked_up(question, self.replay.recording)
+            found = self.looked_up(question, self.replay.recording) if self.by_index else None
             self.by_index = found is not None
             yield self.replay.header, found or self.of_recording(question)
             return

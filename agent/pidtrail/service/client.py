@@ -18,6 +18,7 @@ from pidtrail.service.protocol import (
     Begin,
     End,
     Error,
+    NoService,
     Problem,
     Request,
     line,
@@ -25,10 +26,6 @@ from pidtrail.service.protocol import (
 
 WAIT_SECONDS: Final = 30.0
 """For the service to accept, and for the next line of a history."""
-
-
-class NoService(PidtrailError):
-    """Nobody listens at the service's socket."""
 
 
 class Boot(msgspec.Struct, frozen=True, tag_field="type", tag="header"):

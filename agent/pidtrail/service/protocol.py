@@ -22,6 +22,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from pidtrail import __version__
+from pidtrail.errors import PidtrailError
 
 REQUEST_SCHEMA: Final = "pidtrail.request/1"
 SOCKET: Final = "/run/pidtrail/pidtrail.sock"
@@ -31,6 +32,10 @@ GROUP: Final = "pidtrail"
 MAX_REQUEST_BYTES: Final = 4096
 
 Want = Literal["history", "live"]
+
+
+class NoService(PidtrailError):
+    """Nobody listens at the service's socket."""
 
 
 class Request(msgspec.Struct, frozen=True):

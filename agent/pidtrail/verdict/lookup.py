@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pidtrail.verdict.known import Indexed
     from pidtrail.verdict.question import Question
 
+SUPERVISES: Final = frozenset({Role.SUPERVISOR, Role.EXECUTOR_WORKER})
 MOST_OF_A_HOST: Final = 100
 """So many rows that name another host are looked into, for a process that was seen here."""
 
@@ -65,6 +66,7 @@ class Lookup:
         self.own_hosts = {short(header.host), "localhost"}
         self.known = Known(index)
         self.asked: set[ProcessKey] = set()
+        self.identified: set[ProcessKey] = set()
         self.candidates: dict[ProcessKey, None] = {}
         self.targets: dict[Target, None] = {}
         self.tis: dict[str, None] = {}
@@ -161,7 +163,7 @@ class Lookup:
                 self.aim_at(event.task)
         for node in self.known.load_number(pid):
             self.asked.add(node.key)
-            self.candidates.update((one.key, None) for one in self.known.tree.lineage(node.key))
+            self.identify(node.key)
 
     def closed(self) -> Correlation:
         """Return the attempts, once nothing new comes. Raises Uncertain."""
@@ -194,27 +196,35 @@ class Lookup:
         self.want_names((None, job) for (_, job), task in jobs if self.is_wanted(task))
         rows = [report for report in self.known.reports.values() if self.is_wanted(report.task)]
         self.want_names((row.task.ti_id if row.task else None, row.job_id) for row in rows)
+        for scheduler in {row.queued_by_job_id for row in rows} - {None}:
+            if self.once(("q", scheduler)):
+                self.known.hear(self.index.named(f"q:{scheduler}"))
         for key, claims in found.claims.items():
             for claim in claims:
                 if self.is_wanted(claim.task) or claim.job_id in self.jobs:
                     self.follow(key, claims, claim)
-        if self.question.pid is not None:
-            self.spread_from_number(found)
+        self.spread_from_processes(found)
+
+    def spread_from_processes(self, found: Correlation) -> None:
+        """Want the attempts of processes that are to be identified, and all they started."""
+        for key in self.asked:
+            # A supervisor is a process of all attempts whose runners it forked.
+            if any(claim.role in SUPERVISES for claim in found.claims.get(key, ())):
+                for child in self.known.load_children(key):
+                    self.add_candidate(child)
+        for run in found.runs:
+            ran = any(member.node.key in self.identified for member in run.runners)
+            if ran or (self.asked and self.question.means(run)):
+                self.aim_at(run.task)
         for key in list(self.candidates):
             if self.may_run(found, key):
                 self.want_candidate(found, key)
 
-    def spread_from_number(self, found: Correlation) -> None:
-        """Want the attempts that the processes of a number belong to."""
-        for key in self.asked:
-            # A supervisor is a process of all attempts whose runners it forked.
-            if any(claim.role is Role.SUPERVISOR for claim in found.claims.get(key, ())):
-                for child in self.known.load_children(key):
-                    self.add_candidate(child)
-        for run in found.runs:
-            own = (member.node.key in self.candidates for member in run.members)
-            if self.question.means(run) or any(own):
-                self.aim_at(run.task)
+    def identify(self, key: ProcessKey) -> None:
+        """Want the attempts for which a process worked, or what it descends from."""
+        for node in self.known.tree.lineage(key):
+            self.add_candidate(node.key)
+            self.identified.add(node.key)
 
     def want_names(self, names: Iterable[tuple[str | None, int | None]]) -> None:
         """Want all words that name some UUIDs or job numbers."""
@@ -256,7 +266,7 @@ class Lookup:
     def may_run(self, found: Correlation, key: ProcessKey) -> bool:
         """Return whether a process may be a runner, by its own word or by that of its parent."""
         own = found.claims.get(key, ())
-        if any(claim.task and claim.role not in {Role.SUPERVISOR, Role.EXECUTOR_WORKER}
+        if any(claim.task and claim.role not in SUPERVISES
                for claim in own):  # fmt: skip
             return True
         node = self.known.tree.node(key)
@@ -299,6 +309,9 @@ class Lookup:
         for number in {r.recorded_pid for run in runs for r in run.reports} - {None}:
             if self.once(("n", number)):
                 self.known.load_number(number or 0)
+                # Of the last one it is said what it did (verdict/rules.py known_as).
+                for node in self.known.tree.with_pid(number or 0)[-1:]:
+                    self.identify(node.key)
         self.load_hosts(found, runs)
         return self.known.grew
 
@@ -306,10 +319,14 @@ class Lookup:
         """Take in who sent signals to the processes of attempts, and to those above them."""
         members = [member.node for run in runs for member in run.members]
         nodes = {node.key: node for one in members for node in self.known.tree.lineage(one.key)}
+        for node in nodes.values():
+            self.identify(node.key)
         sent: list[Signal] = [record for node in nodes.values() for record in node.signals]
         for record in sent:
             if record.sender_pid is not None:
-                self.known.load_lineage(ProcessKey(record.sender_pid, record.sender_start_ticks))
+                key = ProcessKey(record.sender_pid, record.sender_start_ticks)
+                self.known.load_lineage(key)
+                self.identify(key)
 
     def load_hosts(self, found: Correlation, runs: list[TaskRun]) -> None:
         """
