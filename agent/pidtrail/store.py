@@ -235,7 +235,7 @@ class Recording:
         when it is met.
         """
         try:
-            return self.read_header()
+            header = self.read_header()
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
@@ -245,6 +245,10 @@ class Recording:
             self.db.execute("PRAGMA writable_schema = ON")
             self.db.execute("PRAGMA query_only = ON")
             return self.read_header()
+        # Of a page that is cut in two, the missing half reads as zeros.
+        page_size = self.db.execute("PRAGMA page_size").fetchone()[0]
+        self.truncated = self.path.stat().st_size % page_size != 0
+        return header
 
     def read_header(self) -> Header:
         """Return the header, after checking that the file is ours and of a version we know."""

@@ -72,7 +72,7 @@ def test_of_no_attempt_it_is_told_how_many_others_there_are(tmp_path: Path) -> N
     in_all = len(explained(path)["verdicts"])
     said = CliRunner().invoke(cli.cli, ["explain", str(path), "--dag", "nothing"]).output
 
-    assert said == f"no task instance attempt matches (there are {in_all} in all)\n"
+    assert said == f"no task instance attempt matches, of {in_all} in all\n"
     assert explained(path, "--dag", "nothing")["verdicts"] == []
 
 
