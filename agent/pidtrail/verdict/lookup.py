@@ -53,6 +53,13 @@ class Target(NamedTuple):
             for wanted, said in ((self.run_id, task.run_id), (self.task_id, task.task_id))
         )
 
+    def covers(self, task: TaskRef) -> bool:
+        """Return whether they are all of those that a reference may mean."""
+        return task.dag_id == self.dag_id and all(
+            wanted is None or wanted == said
+            for wanted, said in ((self.run_id, task.run_id), (self.task_id, task.task_id))
+        )
+
 
 class Uncertain(Exception):
     """The index does not tell for certain; everything is to be read."""
@@ -110,6 +117,8 @@ class Lookup:
 
     def aim_at(self, task: TaskRef) -> None:
         """Want the attempts of the same name. Raises Uncertain where that is partly known."""
+        if any(target.covers(task) for target in self.targets):
+            return
         if task.dag_id is not None:
             if task.run_id is None or task.task_id is None:
                 raise Uncertain
@@ -293,9 +302,7 @@ class Lookup:
         self.known.grew = False
         asked = [run for run in found.runs if self.question.means(run)]
         for run in asked:
-            task = run.task
-            if task.dag_id is not None and (task.run_id is None or task.task_id is None):
-                raise Uncertain
+            self.aim_at(run.task)
             for member in run.runners:
                 if member.node.fork is None:
                     # Another number of the same process would be told by its start alone.
