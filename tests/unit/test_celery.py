@@ -227,3 +227,16 @@ def test_a_pool_process_supervises_nobody_elses_runner() -> None:
     story.signal(signal.SIGTERM, "runner", "pool2").exit("runner", signal.SIGTERM)
 
     assert "which is not above it" in story.verdict().summary
+
+
+def test_a_pool_process_that_went_down_is_called_one_thing() -> None:
+    """It ends its runner, and then itself: one supervisor, not also an idle worker."""
+    story = Celery3().log("pool", LOG.format(1)).fork("pool", "runner")
+    story.title("runner", f"airflow worker -- {uuid(1)}")
+    story.report(ref(1, uuid(1)), "running", "runner")
+    story.signal(signal.SIGTERM, "runner", "pool").exit("runner", signal.SIGTERM)
+    story.exit("pool").exit("main").wait(5).worker("main2", "pool2")
+    summary = story.run("pool2", "second", ref(2, uuid(2))).verdict(1).summary
+
+    assert f"together with its supervisor {story.pids['pool']}" in summary
+    assert "executor worker" not in summary

@@ -169,7 +169,8 @@ def match(case: Case) -> Finding | None:
     words, unknowns = "", []
     if before:
         pids = ", ".join(str(member.node.key.pid) for member in before)
-        words = f" Before it process {pids} ran the same try; no row tells why."
+        which = "process" if len(before) == 1 else "processes"
+        words = f" Before it {which} {pids} ran the same try; no row tells why."
         unknowns = ["why the attempt had several processes: no row tells"]
     levels = case.levels(runner)
     if levels[-1] is not runner.node:

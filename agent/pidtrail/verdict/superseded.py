@@ -133,10 +133,12 @@ def worker_restart(case: Case) -> Finding | None:
     where = elsewhere(case, mine, later)
     if not down or mine is None or where is None:
         return None
+    born = runner.node.fork
+    role = case.role_words(down[0], born.ts_boot_ns if born is not None else None)
     return Finding(
         "worker-restart", "explained", "proved" if later.runners else "strong",
         f"Process {runner.node.key.pid} of {case.name()} {ended_in_words(runner.node)} together "
-        f"with its {case.role_words(down[0])} {down[0].key.pid}; {where} ran try "
+        f"with its {role} {down[0].key.pid}; {where} ran try "
         f"{later.task.try_number}: {new_pid(later, case.runner)}.",
         [*facts_of(runner.node), *facts_of(down[0]), *later_evidence(later)],
     )  # fmt: skip
