@@ -514,3 +514,36 @@ def test_a_title_that_is_cut_hides_whose_runner_it_is() -> None:
 
     assert verdict.code == "undetermined"
     assert "its title is cut" in verdict.summary
+
+
+def begun(*, log: bool = True) -> Airflow2:
+    """A 2.x supervisor that has said `running`, and not forked its runner."""
+    words = "['airflow', 'tasks', 'run', 'sales', 'load', 'manual__1', '--local']"
+    story = Airflow2().fork("worker", "supervisor")
+    story.title("supervisor", f"airflow task supervisor: {words}")
+    if log:
+        story.log("supervisor", LOG.format(1))
+    return story.report(ref(), "running", None)
+
+
+def test_a_supervisor_that_has_not_forked_yet_has_no_pid_to_record() -> None:
+    """The row says running, with NULL, before there is a process."""
+    story = begun()
+
+    verdict = story.verdict()
+
+    assert (verdict.code, verdict.confidence) == ("not-recorded-yet", "strong")
+    assert f"Supervisor {story.pids['supervisor']} has begun sales.load try 1" in verdict.summary
+
+
+@pytest.mark.parametrize("story", [begun(log=False), begun().exit("supervisor")])
+def test_a_supervisor_that_is_gone_or_shows_no_try_has_begun_nothing(story: Story) -> None:
+    """The near misses: it may be of another try, or will fork no more."""
+    assert story.verdict().code == "undetermined"
+
+
+def test_a_supervisor_of_another_try_has_not_begun_this_one() -> None:
+    """Its open log names try 1, and the row is of try 2."""
+    story = begun().report(ref(2), "running", None)
+
+    assert story.verdict(2).code == "undetermined"

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pidtrail.airflow.facts import Role
+from pidtrail.airflow.identify import merge
 from pidtrail.verdict.case import WAITING_STATES, Case, command_of, name_of
 from pidtrail.verdict.chain import (
     ancestor_recorded,
@@ -45,6 +46,9 @@ from pidtrail.verdict.superseded import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pidtrail.events import TaskRef
+    from pidtrail.members import Claim
 
 
 def unrecorded_test(case: Case) -> Finding | None:
@@ -103,21 +107,52 @@ def not_recorded_yet(case: Case) -> Finding | None:
     The runner lives and Airflow has not written its PID yet.
 
     Concludes: pid is NULL, or there is no row yet, because the moment of writing
-    has not come; 0.2 to 5 s after the fork in 2.x.
-    Needs: a living runner and Airflow's rows, none with a pid of this attempt.
+    has not come; 0.2 to 5 s after the fork in 2.x. Or the supervisor of 2.x has said
+    `running` and has not forked the runner yet: strong.
+    Needs: a living runner and Airflow's rows, none with a pid of this attempt. Or a living
+    supervisor that shows this attempt, and a source that would have seen the runner.
     Cannot tell: whether it will be written; if the runner dies first the verdict
     becomes died-unrecorded.
     """
     runner = case.runner
-    if runner is None or runner.node.ended_ns is not None or case.recorded_pids:
+    if case.recorded_pids or not case.reports:
         return None
-    if not case.reports:
+    if runner is None:
+        return not_forked_yet(case)
+    if runner.node.ended_ns is not None:
         return None
     return Finding(
         "not-recorded-yet", "explained", "proved",
         f"Process {runner.node.key.pid} runs {case.name()} and Airflow has not recorded it yet.",
         [*facts_of(runner.node), *case.reports[-1:]],
     )  # fmt: skip
+
+
+def not_forked_yet(case: Case) -> Finding | None:
+    """Conclude that a supervisor has begun the attempt and started no process for it yet."""
+    row = case.last_report
+    if row is None or row.state != "running" or missed_in_words(case) is not None:
+        return None
+    # Another installation may have a supervisor of the same names.
+    if case.scope.correlation.several:
+        return None
+    nodes = (case.tree.node(key) for key, said in case.claims.items() if shows(said, case.task))
+    found = [node for node in nodes if node is not None and node.alive_at(case.ended_ns)]
+    if len(found) != 1:
+        return None
+    return Finding(
+        "not-recorded-yet", "explained", "strong",
+        f"Supervisor {found[0].key.pid} has begun {case.name()} and has not started its process "
+        "yet: there is no PID to record.",
+        [*facts_of(found[0]), row],
+    )  # fmt: skip
+
+
+def shows(said: list[Claim], task: TaskRef) -> bool:
+    """Return whether a supervisor shows an attempt, by its title or arguments and its open log."""
+    shown = [claim.task for claim in said if claim.role is Role.SUPERVISOR and claim.task]
+    tried = [one.try_number for one in shown if one.try_number is not None]
+    return bool(tried) and all(merge(one, task) is not None for one in shown)
 
 
 def stale_between_tries(case: Case) -> Finding | None:
