@@ -11,6 +11,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def test_a_second_interrupt_leaves_who_does_not_read(pipe: tuple[int, int], tmp_
         assert shell.stdin is not None
         assert shell.stdout is not None
         session.says("attached")
-        shell.stdin.write(" ".join(storm(SOME_FORKS)) + "\n")
+        shell.stdin.write(shlex.join(storm(SOME_FORKS)) + "\n")
         shell.stdin.flush()
         shell.stdout.readline()
         session.process.send_signal(signal.SIGINT)
@@ -173,7 +174,7 @@ def test_a_second_interrupt_leaves_who_does_not_read(pipe: tuple[int, int], tmp_
 def test_the_status_is_the_commands_whoever_did_not_read(
     pipe: tuple[int, int], number: int
 ) -> None:
-    command = f"{' '.join(storm(SOME_FORKS))}; exit 7"
+    command = f"{shlex.join(storm(SOME_FORKS))}; exit 7"
     with Session(pipe[1], "--format", "jsonl", "--", "sh", "-c", command) as session:
         session.says(WAITING)
 
