@@ -21,9 +21,10 @@ from pathlib import Path
 
 from demo.airflow2 import Airflow2
 from demo.airflow3 import Airflow3
-from demo.airflow_host import AirflowHost
-from demo.environment import InstallError, provide, say
+from demo.airflow_host import AirflowHost, free_ports
+from demo.environment import InstallError, Release, provide, say
 from demo.processes import Ledger, StageError, stop_on_signals
+from tests.airflow.postgres3 import Airflow3OnPostgres
 from tests.airflow.releases import NEWEST, OLDER
 from tests.unit.plugin_file import fill
 
@@ -33,8 +34,8 @@ HEARD = "heard"
 PLAIN = "bash"
 
 
-class With2(Airflow2):
-    """Airflow 2.x with one more folder on its Python path."""
+class Sited(AirflowHost):
+    """An Airflow with one more folder on its Python path."""
 
     site = ""
 
@@ -44,21 +45,26 @@ class With2(Airflow2):
         return found | {"PYTHONPATH": f"{self.site}:{found['PYTHONPATH']}"}
 
 
-class With3(Airflow3):
-    """Airflow 3.x with one more folder on its Python path."""
+class With2(Sited, Airflow2):
+    """Airflow 2.x."""
 
-    site = ""
 
-    def environ(self) -> dict[str, str]:
-        """Return the stage's environment with that folder."""
-        found = super().environ()
-        return found | {"PYTHONPATH": f"{self.site}:{found['PYTHONPATH']}"}
+class With3(Sited, Airflow3):
+    """Airflow 3.x on SQLite: of the older releases there are no drivers here."""
 
-    def fail_by_hand(self, dag_id: str, run_id: str) -> None:
-        """Set a task instance that has ended to another state, as a user in the UI does."""
-        self._ask(
-            "PATCH", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/t", {"new_state": "failed"}
-        )
+
+class With3OnPostgres(Sited, Airflow3OnPostgres):
+    """Airflow 3.x where seven tasks at once do not make its api-server stand still."""
+
+
+def host_of(release: Release, ledger: Ledger) -> With2 | With3 | With3OnPostgres:
+    """Return the Airflow of a release."""
+    if release.version.startswith("2."):
+        return With2(release, ledger, DAGS)
+    if release.version in NEWEST:
+        (port,) = free_ports(1)
+        return With3OnPostgres(release, ledger, DAGS, port=port)
+    return With3(release, ledger, DAGS)
 
 
 def bound(path: Path) -> socket.socket:
@@ -123,8 +129,9 @@ def play(host: AirflowHost, path: Path) -> dict[str, dict[str, str]]:
     host.start()
     host.wait_for_dags({f"case_{case}" for case in CASES})
     states = {HEARD: run(host, CASES, HEARD)}
-    if isinstance(host, With3):
-        host.fail_by_hand(f"case_{PLAIN}", HEARD)
+    if isinstance(host, Airflow3):
+        # One that has ended, as a user does in the UI.
+        host.set_state(f"case_{PLAIN}", HEARD, "t", "failed")
     aside = path.with_suffix(".aside")
     path.rename(aside)
     for name, trouble in TROUBLES.items():
@@ -141,8 +148,7 @@ def main(version: str, home: Path, site: str) -> int:
         release = (NEWEST | OLDER)[version]
         provide(release)
         ledger = Ledger(home)
-        host: With2 | With3
-        host = (With2 if version.startswith("2.") else With3)(release, ledger, DAGS)
+        host = host_of(release, ledger)
         host.site = site
         try:
             states = play(host, Path(os.environ["PIDTRAIL_CLAIMS"]))

@@ -27,10 +27,10 @@ from pidtrail.verdict.engine import judge_stream
 from tests.airflow.plugin_driver import HEARD, TROUBLES
 from tests.airflow.releases import NEWEST, OLDER
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
 
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
-SESSION_TIMEOUT_S = 300
+SESSION_TIMEOUT_S = 600
 AT_A_TIME = 2
 UNDECIDED = {"2.7.3": None}
 """What a failed task says where Airflow decides on a retry only after it was told."""
