@@ -28,6 +28,7 @@ MARK_VARIABLE = "PIDTRAIL_STAGE"
 STATES = BUILD / "stages"
 
 _POLL_S = 0.1
+_PATIENCE = 3
 # PROC_PID_INIT_INO (include/linux/proc_ns.h): /proc/self/ns/pid of the host.
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 _ZOMBIE_STATES = ("Z", "X")
@@ -47,11 +48,16 @@ class StageError(Exception):
 
 
 def wait_until(condition: Callable[[], _T], *, within_s: float, what: str) -> _T:
-    """Return the first true value of `condition`; `StageError` after `within_s` seconds."""
-    deadline = time.monotonic() + within_s
+    """
+    Return the first true value of `condition`; `StageError` if it does not come.
+
+    `within_s` is what a machine with nothing else to do has room for; a busy one is given more.
+    """
+    patience_s = _PATIENCE * within_s
+    deadline = time.monotonic() + patience_s
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise StageError(f"{what}: not within {within_s:g} s")
+            raise StageError(f"{what}: not within {patience_s:g} s")
         time.sleep(_POLL_S)
     return value
 

@@ -27,7 +27,7 @@ from tests.airflow.releases import NEWEST, OLDER
 from tests.airflow.tracing import EXPLAIN_TIMEOUT_S, PIDTRAIL, explain, trace_driver
 from tests.airflow.variants import THREE, TWO, Ways, played_once
 
-SESSION_TIMEOUT_S = 300
+SESSION_TIMEOUT_S = 600
 # The files whose tests read `session` or `plain` of this module.
 SESSION_READERS = {
     *("test_children", "test_claims", "test_examples", "test_killers", "test_processes"),

@@ -4,7 +4,7 @@ Plays all cases on one real Airflow: what `pidtrail trace` watches in these test
     python -m tests.airflow.driver VERSION HOME RESULT PORT
 
 PORT is PostgreSQL's. RESULT (JSON) tells who was killed by whom and
-how each run ended. Needs nothing of pidtrail. Status 0 when all was played and
+how each run ended. Of pidtrail it needs to read recordings. Status 0 when all was played and
 nothing was left running, else 1 and one line.
 """
 
@@ -88,14 +88,17 @@ def play(host: AirflowHost, major: str) -> dict[str, object]:
     host.wait_for_dags({dag_id(case) for case in (*FIRST, LAST, *endings.cases(major))})
     tell("Airflow is ready")
     with ends.stage(), ThreadPoolExecutor() as pool:
+        host.trigger(dag_id(endings.EARLY), RUN_ID)
+        ends.runner(endings.EARLY)
         for case in (*FIRST, *endings.cases(major)):
-            if case not in endings.LATE:
+            if case not in (endings.EARLY, *endings.LATE):
                 host.trigger(dag_id(case), RUN_ID)
         long = Identity(*host.wait_for_note(dag_id("long"), within_s=60)[0].identity)
         flipping = pool.submit(flip_affinity, long, seconds=FLIP_FOR_S)
         orphan_note = host.wait_for_note(dag_id("kill_supervisor"), within_s=60)[0]
         orphan = Identity(*orphan_note.identity)
         supervisor = kill_parent(orphan, orphan_note.ppid)
+        (host.home / "supervisor-killed").touch()
         runner = kill(Identity(*host.wait_for_note(dag_id("kill_runner"), within_s=60)[0].identity))
         tell("a supervisor and a runner were killed")
         ends.end_all()

@@ -12,11 +12,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from demo.airflow_host import AirflowHost
 from demo.processes import Identity, StageError, identity_of, is_alive, wait_until
+from pidtrail.events import TaskReported
+from pidtrail.store import Recording
 from tests.airflow.glance import glance
 from tests.airflow.memory_cgroup import memory_cgroup
 
@@ -37,6 +40,8 @@ ONLY: Final = {"2": ("unrecorded", "row_parent"), "3": ("refused", "between", "s
 
 A supervisor of 3.x can be held up before it forks.
 """
+EARLY: Final = "dagrun_timeout"
+"""Begun alone: its run has a limit, within which it must have a process."""
 LATE: Final = ("between", "scripted_sudo")
 """Begun by `look_late`: only so many tasks run at once, and these need not."""
 
@@ -44,10 +49,10 @@ LATE: Final = ("between", "scripted_sudo")
 def cases(major: str) -> tuple[str, ...]:
     """Return the cases of a major version, in the order in which they are begun."""
     return (
-        "dagrun_timeout",
+        EARLY,
         *ENDED,
         *ONLY[major],
-        *(one for one in ALONE if one != "dagrun_timeout"),
+        *(one for one in ALONE if one != EARLY),
     )
 
 
@@ -103,6 +108,8 @@ class Endings:
         else:
             below = self.runner("row_parent")
             host.set_pid("case_row_parent", RUN_ID, "t", parent_of(below.pid))
+        (host.home / "rows-written").touch()
+        if self.major == "2":
             self.kill_unrecorded()
 
     def runner(self, case: str) -> Identity:
@@ -140,7 +147,9 @@ class Endings:
         )
         assert runner is not None  # it was waited for
         with self.glance("unwritten"):
-            pass
+            # At its end it waits for the database for some seconds only.
+            has_row = partial(is_reported, self.host.home / "unwritten.db", "case_unrecorded")
+            wait_until(has_row, within_s=60, what="the row of case_unrecorded in the recording")
         self.shell("unrecorded", "kill -9 {pid}", runner)
 
     def glance(self, name: str) -> AbstractContextManager[None]:
@@ -180,6 +189,18 @@ class Endings:
             lambda: not any(map(is_alive, noted)), within_s=30, what="the end of all processes"
         )
         return states
+
+
+def is_reported(recording: Path, dag_id: str) -> bool:
+    """Return whether Airflow's row of a task of a DAG is in a recording, which may be in use."""
+    kept = Recording(recording)
+    try:
+        return any(
+            isinstance(event, TaskReported) and event.task is not None
+            and event.task.dag_id == dag_id for event in kept.events()
+        )  # fmt: skip
+    finally:
+        kept.close()
 
 
 def parent_of(pid: int) -> int:

@@ -59,6 +59,9 @@ LIMITS_2 = LIMITS | {
 LIMITS_3 = LIMITS | {
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    # As often as 2.x, so that who is late by some seconds is not given up.
+    "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+    "WORKERS__MAX_FAILED_HEARTBEATS": "10",
 }
 # More than the threshold: the first look of the next scheduler resets the orphans, so that the
 # heartbeat timeout, eight seconds, never comes before it.

@@ -24,7 +24,8 @@ def memory_cgroup(limit: int) -> Iterator[Path]:
     for left in top.glob(f"{PREFIX}-*"):
         pid, start_ticks = map(int, left.name.split("-")[-2:])
         if not is_alive(Identity(pid, start_ticks)):
-            left.rmdir()
+            # Somebody of it may still be in there, or another driver be doing the same.
+            removed(left)
     cgroup = top / "{}-{}-{}".format(PREFIX, *own_identity())
     cgroup.mkdir()
     try:
@@ -48,6 +49,8 @@ def removed(cgroup: Path) -> bool:
     """Remove it; False while somebody is in it."""
     try:
         cgroup.rmdir()
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     return True

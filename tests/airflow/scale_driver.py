@@ -21,7 +21,7 @@ from tests.airflow.postgres3 import Airflow3OnPostgres
 DAGS = Path(__file__).with_name("dags_scale")
 DAG_ID, RUN_ID = "case_scale", "test"
 PARALLELISM = 16
-WITHIN_S = 420
+WITHIN_S = 300
 
 
 def play(host: AirflowHost) -> None:

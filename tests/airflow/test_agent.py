@@ -29,7 +29,12 @@ from tests.agent.conftest import PIDTRAIL, Agent, Namespace, wait_for
 DRIVER_S = 240
 NAMES = ("one", "two")
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.needs_airflow]
+pytestmark = [
+    pytest.mark.needs_root,
+    pytest.mark.needs_bpf,
+    pytest.mark.needs_airflow,
+    pytest.mark.timeout(900),
+]
 
 
 class Host(NamedTuple):

@@ -18,9 +18,9 @@ from demo.environment import install
 from pidtrail.verdict.model import Report, Verdict
 from tests.airflow.asked_driver import CASE, FOREIGN_PID, RUN_ID
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
 VERSION = "3.3.2"
-PLAY_TIMEOUT_S = 300
+PLAY_TIMEOUT_S = 600
 INIT = '"$@"; exit $?'
 """A shell as the namespace's first process collects whom Airflow leaves behind."""
 

@@ -37,7 +37,7 @@ from tests.airflow.tracing import (
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
 
-SESSION_TIMEOUT_S = 300
+SESSION_TIMEOUT_S = 600
 # How many processes run user code of the case, tries and pokes all counted.
 PROCESSES = {"retry": 2, "reschedule": 2, "mapped": 3, "kill_runner": 2, "restart": 2}
 CASES = ("plain", "adopted", "redelivered", "kill_pool", "kill_worker", *PROCESSES)

@@ -32,7 +32,7 @@ from tests.contract.story import own_pid_max
 
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 VERSION = "3.3.2"
-PLAY_TIMEOUT_S = 240
+PLAY_TIMEOUT_S = 600
 END_TIMEOUT_S = 40
 OLD_NAME = "ip-10-0-0-7.old.example"
 

@@ -22,7 +22,7 @@ from tests.airflow.examples import assert_shown, of_stage
 from tests.airflow.held_driver import UNREAPED_FOR_S
 from tests.airflow.tracing import PIDTRAIL, explain, trace_driver
 
-SESSION_TIMEOUT_S = 240
+SESSION_TIMEOUT_S = 600
 FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)
 UNDETERMINED = "whose result was kept is undetermined"
 

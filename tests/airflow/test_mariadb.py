@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.needs_root,
     pytest.mark.needs_bpf,
     pytest.mark.needs_mariadb,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
 ]
 
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")

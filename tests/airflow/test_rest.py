@@ -29,7 +29,7 @@ from pidtrail.sources.replay import Replay
 from pidtrail.verdict.model import Report, Verdict
 from tests.airflow.recorder import recorded
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf, pytest.mark.timeout(900)]
 
 PIDTRAIL = Path(sys.executable).with_name("pidtrail")
 DAGS = Path(__file__).with_name("dags")

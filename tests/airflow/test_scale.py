@@ -16,10 +16,10 @@ pytestmark = [
     pytest.mark.needs_root,
     pytest.mark.needs_bpf,
     pytest.mark.needs_postgres,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1200),
 ]
 
-TIMEOUT_S = 600
+TIMEOUT_S = 1000
 
 
 class Scale(NamedTuple):

@@ -24,11 +24,11 @@ pytestmark = [
     pytest.mark.needs_root,
     pytest.mark.needs_bpf,
     pytest.mark.needs_postgres,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
 ]
 
 VERSION = "3.3.2"
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 
 
 class Played(NamedTuple):

@@ -53,7 +53,7 @@ COMMANDS = {
 BY_HAND = {TWO: tuple(COMMANDS), THREE: ("tasks test", "dags test")}
 SOCKET = "claims.sock"
 SUDOERS = ROOT / "tests/airflow/own_sudoers.sh"
-STAGE_TIMEOUT_S = 240
+STAGE_TIMEOUT_S = 600
 # A ledger's file is named after its process, and the commands are played in threads of this one.
 ONE_LEDGER = Lock()
 FAILURES = (InstallError, StageError, OSError, subprocess.SubprocessError, msgspec.MsgspecError)

@@ -39,6 +39,8 @@ POKES = 3
 # before as ended while the next is queued, which fails the task (airflow#66374). The
 # same with a deferral whose trigger fires then.
 POKE_INTERVAL_S = 12
+WAIT_S = 100
+BESIDE_A_KILL_S = 10
 
 
 def dag(name: str) -> DAG:
@@ -69,6 +71,17 @@ def fail_first(**context: Any) -> None:
 def wait_on_first(**context: Any) -> None:
     """Wait on the first try to be killed; end at once on the second."""
     run_for(60 if context["ti"].try_number == 1 else 0, **context)
+
+
+def outlive_supervisor(**context: Any) -> None:
+    """Stay for a good while after the supervisor was killed."""
+    write_note(context, "begin")
+    killed = Path(os.environ["PIDTRAIL_NOTES"]).parent / "supervisor-killed"
+    until = time.monotonic() + WAIT_S
+    while not killed.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(BESIDE_A_KILL_S)
+    write_note(context, "end")
 
 
 def poke(**context: Any) -> bool:
@@ -134,7 +147,7 @@ with dag("kill_runner"):
     PythonOperator(task_id="t", python_callable=wait_on_first, retries=1, retry_delay=SECOND)
 
 with dag("kill_supervisor"):
-    PythonOperator(task_id="t", python_callable=run_for, op_args=[12])
+    PythonOperator(task_id="t", python_callable=outlive_supervisor)
 
 with dag("kill_scheduler"):
     PythonOperator(task_id="t", python_callable=run_for, op_args=[20])
