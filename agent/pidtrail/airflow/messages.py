@@ -182,8 +182,3 @@ def names_in(text: str) -> Names:
     )
     uuids = (uuid_text(found) for found in UUIDS.findall(line))
     return Names(fields, dotted, frozenset(one for one in uuids if one is not None))
-
-
-def kinds() -> list[str]:
-    """Return the kinds of messages that are known."""
-    return [message.kind for message in TABLE]
