@@ -6,6 +6,7 @@ With real pipes and a real terminal, readers that are really stopped, and a real
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Self
 import pytest
 
 from pidtrail import codec
+from pidtrail.errors import RecordingError
 from pidtrail.events import Event, Lost
 from pidtrail.sinks.feed import MOST_BYTES
 from pidtrail.store import Recording
@@ -231,3 +233,46 @@ def test_a_reader_who_is_only_slow_gets_all(pipe: tuple[int, int]) -> None:
 
     assert (status, header["type"]) == (0, "header")
     assert is_whole(list(map(codec.from_object, lines)), SOME_FORKS)
+
+
+def has_all(path: Path) -> bool:
+    """Return whether a recording that is being written has a storm by now."""
+    try:
+        return is_whole(recorded(path), SOME_FORKS)
+    except RecordingError:
+        # Not there, or just being made.
+        return False
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing(pipe: tuple[int, int], tmp_path: Path) -> None:
+    """A full pipe as stderr: the command begins, is recorded to its end, and then is told of."""
+    path = tmp_path / "session.db"
+    os.set_blocking(pipe[1], False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(pipe[1], b"x")
+    os.set_blocking(pipe[1], True)
+    command = [
+        sys.executable,
+        "-m",
+        "pidtrail",
+        "--log-format",
+        "json",
+        "trace",
+        "--format",
+        "none",
+    ]
+    with subprocess.Popen(
+        [*command, "-o", path, "--", *storm(SOME_FORKS)],
+        stdout=subprocess.DEVNULL, stderr=pipe[1],
+    ) as session:  # fmt: skip
+        os.close(pipe[1])
+        until(lambda: has_all(path))
+        with os.fdopen(os.dup(pipe[0]), "rb") as file:
+            said = file.read()
+
+    assert session.returncode == 0
+    assert said[:filled] == b"x" * filled
+    lines = [json.loads(line) for line in said[filled:].splitlines()]
+    assert [line["event"] for line in lines] == ["attached", "ended"]

@@ -74,7 +74,8 @@ def agent(config_file: Path | None, *, check: bool) -> None:
     if check:
         account_of(config.airflow, os.environ)
         return
-    Agent(config, os.environ, config_file).run()
+    with log.aside():
+        Agent(config, os.environ, config_file).run()
 
 
 class Agent:

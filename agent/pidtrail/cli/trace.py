@@ -176,24 +176,26 @@ class Trace:
         with ExitStack() as stack:
             signals.note(self.signals)
             roots = self.find_roots()
-            session = self.open(roots, stack)
-            try:
-                session.start(self.log_facts(roots))
-                self.airflows.tell(session, self.airflows.roots)
-                log.info("attached", source=session.source.name, roots=roots)
-                if (missed := session.source.fidelity.expected_miss) is not None:
-                    log.warning("not all will be seen", source=session.source.name, missed=missed)
-                if self.child is not None:
-                    self.child.release()
-                self.loop(session, roots)
-            except OSError:
-                # Nobody takes the events any more, as behind `head` or on a full disk: end as
-                # SIGPIPE would end us, or with the error.
-                self.end_child(session)
-                raise
-            finally:
-                self.signals.clear()
-                session.finish()
+            with log.aside():
+                session = self.open(roots, stack)
+                try:
+                    session.start(self.log_facts(roots))
+                    self.airflows.tell(session, self.airflows.roots)
+                    log.info("attached", source=session.source.name, roots=roots)
+                    if (missed := session.source.fidelity.expected_miss) is not None:
+                        name = session.source.name
+                        log.warning("not all will be seen", source=name, missed=missed)
+                    if self.child is not None:
+                        self.child.release()
+                    self.loop(session, roots)
+                except OSError:
+                    # Nobody takes the events any more, as behind `head` or on a full disk: end as
+                    # SIGPIPE would end us, or with the error.
+                    self.end_child(session)
+                    raise
+                finally:
+                    self.signals.clear()
+                    session.finish()
             try:
                 signals.interrupt()
                 if self.feed is not None:
