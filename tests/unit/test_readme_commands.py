@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from pidtrail.airflow.schema import TABLES
 from pidtrail.cli import cli
 from pidtrail.lab.catalogue import EXPERIMENTS
 
@@ -44,6 +45,14 @@ def test_a_command_line_of_the_pages_is_taken(line: str) -> None:
 
     if name == "lab":
         assert set(context.params["names"]) <= set(EXPERIMENTS)
+
+
+def test_the_tables_that_are_read_are_named() -> None:
+    """Who gives a database user no more than is needed must give all of that."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"needs SELECT, and nothing else,\son\s(.*?)\.\n", readme, re.DOTALL)
+
+    assert set(re.findall(r"`(\w+)`", named)) == TABLES
 
 
 def test_the_pages_have_command_lines() -> None:

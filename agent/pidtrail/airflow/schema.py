@@ -47,6 +47,8 @@ _EXPECTED = {
     "task_reschedule": ("id", "start_date", "end_date"),
 }
 _OPTIONAL = ("task_instance_history", "log_template")
+TABLES = frozenset({"alembic_version", *_EXPECTED, *_OPTIONAL})
+"""All that is ever read."""
 
 
 class Schema:
