@@ -23,7 +23,7 @@ from demo.witness import FOLDER_VARIABLE, Note, read_notes
 
 # Below net.ipv4.ip_local_port_range, so that no outgoing connection takes one meanwhile.
 _PORTS = range(20000, 32000)
-_TAKEN: list[socket.socket] = []
+_TAKEN: list[int] = []
 _FINAL = {"success", "failed"}
 
 
@@ -284,5 +284,5 @@ def _take(port: int) -> bool:
     except OSError:
         mark.close()
         return False
-    _TAKEN.append(mark)
+    _TAKEN.append(mark.detach())  # open until our end
     return True

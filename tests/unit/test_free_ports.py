@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -22,7 +23,7 @@ def three(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let there be three ports, which are tried in this order."""
     ports = free_ports(3)
     for mark in airflow_host._TAKEN[-3:]:
-        mark.close()
+        os.close(mark)
     monkeypatch.setattr(airflow_host, "_PORTS", ports)
     monkeypatch.setattr(random, "sample", lambda among, _count: list(among))
     return ports
