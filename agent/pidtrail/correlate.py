@@ -167,10 +167,11 @@ class Correlator:
 
     def find_runners(self) -> Iterator[tuple[Member, TaskRef]]:
         """Yield every process that ran a task instance's user code, with whose it was."""
+        known: dict[ProcessKey, bool | None] = {}
         for key, node in self.tree.nodes.items():
             own = [c for c in self.claims.get(key, ()) if c.role in RUNS_USER_CODE and c.task]
             if own:
-                if not below_runner(self.tree, self.claims, node):
+                if not below_runner(self.tree, self.claims, node, known):
                     yield from self.runners_by_word(node, own)
                 continue
             found = self.runner_by_lineage(node)

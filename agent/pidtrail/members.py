@@ -91,29 +91,49 @@ def hear(
     holds against user code in the runner's own process.
     """
     believed = []
+    known: dict[ProcessKey, bool | None] = {}
     for report in told:
         node = tree.node(report.key)
         if node is None or report.task is None or not node.alive_at(report.ts_boot_ns):
             continue
         own = claims.setdefault(node.key, [])
         shown = [claim.task for claim in own if claim.task is not None and claim.by != PLUGIN]
-        if below_runner(tree, claims, node) or not all(merge(t, report.task) for t in shown):
+        if below_runner(tree, claims, node, known) or not all(merge(t, report.task) for t in shown):
             continue
         claim = Claim(report.ts_boot_ns, Role.RUNNER, report.task, PLUGIN, report.seq)
         insort(own, claim, key=lambda one: one.ts_boot_ns)
+        known.pop(node.key, None)
         believed.append(report)
     return believed
 
 
-def below_runner(tree: ProcessTree, claims: dict[ProcessKey, list[Claim]], node: Node) -> bool:
-    """Return whether an ancestor is a runner: then the title is a copy, this a child of it."""
-    for ancestor in tree.lineage(node.key)[1:]:
-        roles = {claim.role for claim in claims.get(ancestor.key, ()) if claim.task}
-        if roles & RUNS_USER_CODE:
-            return True
-        if Role.SUPERVISOR in roles:
-            return False
+def below_runner(
+    tree: ProcessTree,
+    claims: dict[ProcessKey, list[Claim]],
+    node: Node,
+    known: dict[ProcessKey, bool | None],
+) -> bool:
+    """
+    Return whether an ancestor is a runner: then the title is a copy, this a child of it.
+
+    `known` has what was found out of ancestors, as long as their claims stay the same:
+    a worker has thousands of them, and as many runners.
+    """
+    for ancestor in tree.ancestors(node):
+        key = ancestor.key
+        if key not in known:
+            known[key] = starts_user_code(claims.get(key, ()))
+        if (starts := known[key]) is not None:
+            return starts
     return False
+
+
+def starts_user_code(claims: Sequence[Claim]) -> bool | None:
+    """Return whether who is born of a process is user code's, by its claims; None if unknown."""
+    roles = {claim.role for claim in claims if claim.task}
+    if roles & RUNS_USER_CODE:
+        return True
+    return False if Role.SUPERVISOR in roles else None
 
 
 def role_at(claims: Sequence[Claim], ts_boot_ns: int | None) -> Role:

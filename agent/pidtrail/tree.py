@@ -138,12 +138,17 @@ class ProcessTree:
 
     def lineage(self, key: ProcessKey) -> list[Node]:
         """Return the process and its ancestors by birth, as far as they are known."""
-        found: list[Node] = []
         node = self.nodes.get(key)
-        while node is not None and node not in found:
-            found.append(node)
-            node = self.node(node.first_parent)
-        return found
+        return [] if node is None else [node, *self.ancestors(node)]
+
+    def ancestors(self, node: Node) -> Iterator[Node]:
+        """Yield the ancestors of a process by birth, the nearest first; each once."""
+        seen = {node.key}
+        above = self.node(node.first_parent)
+        while above is not None and above.key not in seen:
+            seen.add(above.key)
+            yield above
+            above = self.node(above.first_parent)
 
     def place(self, node: Node) -> Place:
         """

@@ -30,8 +30,8 @@ from tests.airflow.variants import THREE, TWO, Ways, played_once
 SESSION_TIMEOUT_S = 600
 # The files whose tests read `session` or `plain` of this module.
 SESSION_READERS = {
-    *("test_children", "test_claims", "test_examples", "test_killers", "test_processes"),
-    *("test_runners", "test_verdicts", "test_versions"),
+    *("test_children", "test_claims", "test_examples", "test_indexed", "test_killers"),
+    *("test_processes", "test_runners", "test_verdicts", "test_versions"),
 }
 # The files whose tests read `ways` of this module.
 WAYS_READERS = {"test_variants", "test_sudo", "test_pods"}
