@@ -125,3 +125,15 @@ def test_what_airflow_calls_a_zombie_is_dead(told: dict[str, Any]) -> None:
 
     assert (verdict.code, verdict.confidence) == ("heartbeat-timeout", "proved")
     assert process(verdict).ended is not None
+
+
+def test_what_the_executor_reports_while_the_row_is_queued_ran_nothing(
+    told: dict[str, Any],
+) -> None:
+    """Its supervisor could not load the DAG's file: what Airflow says in no word."""
+    verdict = about(told, "line unloaded")
+
+    assert (verdict.code, verdict.confidence) == ("aborted-start", "proved")
+    assert "exited with 1" in verdict.summary
+    assert "without having started a process; no PID is recorded" in verdict.summary
+    assert verdict.processes == []

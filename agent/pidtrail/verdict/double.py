@@ -11,6 +11,7 @@ from pidtrail.verdict.finding import Finding, facts_of, runner_facts
 from pidtrail.verdict.result import AT_ONCE_NS, NOT_KEPT, UNKNOWN, kept, told_to_stop
 from pidtrail.verdict.sudo import unstarted
 from pidtrail.verdict.superseded import later_evidence
+from pidtrail.verdict.unforked import unforked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,17 +93,20 @@ def aborted_start(case: Case) -> Finding | None:
     asked, leaves a process that has lived and was never recorded. The record is of
     another process, or of none. Or, in both versions, sudo was to start a task with
     run_as_user and refused: 3.x has recorded that sudo, 2.x nothing, and its row may
-    go on saying running.
+    go on saying running. Or a supervisor of 2.x ended before it forked: it could not load the
+    DAG's file, say, and the executor then reports an end while the row is still queued.
     Needs: that process's birth, SIGKILL from its own supervisor and nobody else,
     no child of its own, and rows of the attempt that never carried its pid. Of sudo
-    its arguments and its end, and that nothing below it executed the command.
+    its arguments and its end, and that nothing below it executed the command. Of a
+    supervisor its birth, its title and its end, no child of its own, and no recorded pid.
     Cannot tell: the API's answer itself, nor whether there was one: a refusal stands in
     the api-server's log as `Cannot start Task Instance in invalid state`; without an
     answer the supervisor tries for some 10 to 60 s (`[workers] execution_api_retries`).
-    Nor sudo's reason, which stands in the log of the task.
+    Nor sudo's reason, which stands in the log of the task, nor the supervisor's, which
+    stands in that of the executor.
     """
-    if (by_sudo := unstarted(case)) is not None:
-        return by_sudo
+    if (by_nobody := unstarted(case) or unforked(case)) is not None:
+        return by_nobody
     if not case.refused:
         return None
     member = case.refused[-1]
