@@ -20,6 +20,7 @@ from typing import NamedTuple
 from pidtrail import codec
 from pidtrail.airflow import claims
 from pidtrail.airflow.commands import argv_facts
+from pidtrail.airflow.environment import environ_of
 from pidtrail.airflow.identify import env_task, log_path_task, title_facts
 from pidtrail.errors import RecordingError
 from pidtrail.redact import redact_argv, redact_text, redact_url
@@ -28,6 +29,7 @@ from pidtrail.sources import cnproc, proc, wire
 from pidtrail.sources.procdir import ProcDirectory
 from pidtrail.sources.ring import Ring
 from pidtrail.store import Recording
+from tests.unit import moved
 
 PID = 42
 PARSER = wire.Parser(4)
@@ -195,6 +197,16 @@ def fuzz_request(data: bytes) -> None:
         assert len(said) < len(data) * 6 + 1000
 
 
+MOVED = place()
+
+
+def fuzz_environment(data: bytes) -> None:
+    """Whatever stands in the memory of who calls himself Airflow, he has settings or none."""
+    shutil.rmtree(MOVED / "7", ignore_errors=True)
+    found = environ_of(7, moved.process(MOVED, data))
+    assert sum(map(len, found.values())) < 3 << 20
+
+
 TARGETS: dict[str, Target] = {
     "wire": Target(fuzz_wire, [b"", exec_record(), exec_record()[:-3], bytes(300)]),
     "ring": Target(fuzz_ring, [b"", struct.pack("=IIQ", 8, 0, 1) * 3, b"\xff" * 40, bytes(64)]),
@@ -208,5 +220,8 @@ TARGETS: dict[str, Target] = {
     ),
     "airflow": Target(fuzz_airflow, [b"", TITLE, b"airflow\0tasks\0run\0d\0t\0r", b"dag_id=a/"]),
     "redact": Target(fuzz_redact, [b"", b"postgresql://u:p@h/d", b"--password=x\0-p\0y"]),
+    "environment": Target(
+        fuzz_environment, [b"", moved.program(relocated=True), moved.program(relocated=False)[:900]]
+    ),
     "recording": Target(fuzz_recording, [b"", b"SQLite format 3\0", b"SQLite format 3\0" * 64]),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pidtrail.airflow.environment import environ_of
+from tests.unit import moved
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 VARIABLES = {"AIRFLOW_HOME": "/x", "TEXT": "ü = b\n", "EMPTY": "", "LONG": "y" * 9000}
@@ -90,18 +91,26 @@ def test_who_is_not_there_has_none(tmp_path: Path) -> None:
     assert environ_of(None) == environ_of(7, tmp_path) == {}
 
 
-def test_what_is_no_program_has_none(tmp_path: Path) -> None:
-    """Nothing but zeros, and a memory that holds nothing where the tables should be."""
-    (tmp_path / "7").mkdir()
-    (tmp_path / "7/environ").write_bytes(b"\0" * 64)
-    (tmp_path / "7/exe").symlink_to("/x")
-    for maps, memory in (
-        ("", b""),
-        ("garbage\n0-1 r 0\n", b""),
-        ("00000000-00001000 r--p 00000000 08:01 7   /x\n", b"\x7fELF\x02"),
-        ("00000000-00001000 r--p 00000000 08:01 7   /x\n", b"\x7fELF\x02" + b"\xff" * 9000),
-    ):
-        (tmp_path / "7/maps").write_text(maps)
-        (tmp_path / "7/mem").write_bytes(memory)
+@pytest.mark.parametrize("relocated", [True, False], ids=["glibc", "musl"])
+def test_a_program_that_defines_it_is_asked(tmp_path: Path, relocated: bool) -> None:
+    """Either way of the dynamic linker to leave its tables."""
+    proc = moved.process(tmp_path, moved.program(relocated=relocated))
 
-        assert environ_of(7, tmp_path) == {}
+    assert environ_of(7, proc) == {"AIRFLOW_HOME": "/x"}
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        b"",
+        b"\x7fELF\x02",
+        b"\x7fELF\x02" + b"\xff" * 4000,
+        moved.program(relocated=True)[: moved.VARIABLE],
+        moved.program(relocated=True).replace(b"environ", b"environs"),
+        moved.program(relocated=True, value=b"no variable\0"),
+    ],
+    ids=["nothing", "short", "garbage", "cut", "another-name", "no-variable"],
+)
+def test_what_is_no_program_has_none(tmp_path: Path, memory: bytes) -> None:
+    """Nothing but zeros, and a memory that does not hold what it should."""
+    assert environ_of(7, moved.process(tmp_path, memory)) == {}

@@ -30,6 +30,7 @@ _MOST_VALUE: Final = 131_072
 _MOST_BYTES: Final = 2 << 20
 _MOST_CHAIN: Final = 256
 _MOST_IMAGES: Final = 8
+_MOST_HEADERS: Final = 64
 """Whoever likes calls himself Airflow: a memory made up for us costs no more than this."""
 _MOST_ADDRESS: Final = (1 << 63) - 1
 _ELF64: Final = b"\x7fELF\x02"
@@ -177,7 +178,8 @@ def _symbol(memory: _Memory, image: _Image, name: bytes) -> int | None:
         if hashed | 1 == value | 1:
             entry = memory.at(tables[_DT_SYMTAB] + _SYMBOL.size * one, _SYMBOL.size)
             text, _, _, section, address, _ = _SYMBOL.unpack(entry)
-            if section and memory.text(tables[_DT_STRTAB] + text) == name:
+            found = memory.at(tables[_DT_STRTAB] + text, len(name) + 1)
+            if section and found == name + b"\0":
                 return image.bias + int(address)
         if hashed & 1:
             break
@@ -189,7 +191,7 @@ def _dynamic(memory: _Memory, image: _Image) -> dict[int, int]:
     table = image.start + memory.number(image.start + 32)
     size, count = struct.unpack("=HH", memory.at(image.start + 54, 4))
     found: dict[int, int] = {}
-    for number in range(count):
+    for number in range(min(count, _MOST_HEADERS)):
         kind, _, _, address = struct.unpack("=IIQQ", memory.at(table + size * number, 24))
         if kind != _PT_DYNAMIC:
             continue
