@@ -68,7 +68,7 @@ def test_an_agent_that_may_not_look_says_what_to_set(told: dict[str, Any]) -> No
     (found,) = told["blind"]["set"]
 
     assert problems == [
-        f"process {pid} hides its settings, and its memory may not be read: name its database as "
+        f"the environment of process {pid} cannot be read, nor its memory: name its database as "
         "db or db_file in [airflow] of the service's settings, or as --airflow-db"
         for pid in (told["schedulers"][0], told["worker"])
     ]

@@ -139,7 +139,7 @@ def test_who_hides_his_settings_is_said_to_and_what_to_set(
 
     assert locate(None, {}, 7, proc=hidden(tmp_path, tmp_path, monkeypatch)) == Location(
         None,
-        problem="process 7 hides its settings, and its memory may not be read: name its database "
+        problem="the environment of process 7 cannot be read, nor its memory: name its database "
         "as db or db_file in [airflow] of the service's settings, or as --airflow-db",
     )
 

@@ -160,7 +160,7 @@ def _supposed(location: Location, pid: int | None) -> Location:
         return location._replace(found=f"{location.found}, supposed to be that of process {pid}")
     return Location(
         None,
-        problem=f"process {pid} hides its settings, and its memory may not be read: name its "
+        problem=f"the environment of process {pid} cannot be read, nor its memory: name its "
         "database as db or db_file in [airflow] of the service's settings, or as --airflow-db",
     )
 
