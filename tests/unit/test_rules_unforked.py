@@ -65,6 +65,13 @@ def test_a_supervisor_that_had_a_child_is_none() -> None:
     assert ended(story, "supervisor1").verdict().code == "undetermined"
 
 
+def test_a_supervisor_that_exited_with_0_is_none() -> None:
+    """It was refused, for another process has the attempt: `Task is not able to be run`."""
+    story = supervised("supervisor1").report(ref(), "running", None)
+
+    assert story.exit("supervisor1").verdict().code == "undetermined"
+
+
 def test_a_supervisor_that_was_there_before_us_is_none() -> None:
     """What it forked until then is not known."""
     story = Airflow2().root("supervisor1", SUPERVISES)

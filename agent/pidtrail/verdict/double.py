@@ -98,7 +98,7 @@ def aborted_start(case: Case) -> Finding | None:
     Needs: that process's birth, SIGKILL from its own supervisor and nobody else,
     no child of its own, and rows of the attempt that never carried its pid. Of sudo
     its arguments and its end, and that nothing below it executed the command. Of a
-    supervisor its birth, its title and its end, no child of its own, and no recorded pid.
+    supervisor its birth, its title and that it failed, no child of its own, no recorded pid.
     Cannot tell: the API's answer itself, nor whether there was one: a refusal stands in
     the api-server's log as `Cannot start Task Instance in invalid state`; without an
     answer the supervisor tries for some 10 to 60 s (`[workers] execution_api_retries`).

@@ -9,6 +9,7 @@ from pidtrail.clock import NS_PER_SECOND
 from pidtrail.taskrun import speaks_of
 from pidtrail.verdict.ending import ended_in_words
 from pidtrail.verdict.finding import Finding, facts_of
+from pidtrail.verdict.sudo import failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,7 @@ def unforked(case: Case) -> Finding | None:
     ):
         return None
     found = supervisors_of(case)
-    if not found or any(not is_childless(case, node) for node in found):
+    if not found or any(not is_barren(case, node) for node in found):
         return None
     node = found[-1]
     lived = ((node.ended_ns or 0) - (node.started_ns or 0)) / NS_PER_SECOND
@@ -53,9 +54,13 @@ def unforked(case: Case) -> Finding | None:
     )  # fmt: skip
 
 
-def is_childless(case: Case, node: Node) -> bool:
-    """Return whether a process was seen from its birth to its end, and forked nobody."""
-    return node.fork is not None and node.exit is not None and not case.tree.children(node.key)
+def is_barren(case: Case, node: Node) -> bool:
+    """
+    Return whether a process was seen from its birth to its end, failed, and forked nobody.
+
+    Who exits with 0 was refused: another process may have the attempt.
+    """
+    return node.fork is not None and failed(node) and not case.tree.children(node.key)
 
 
 def supervisors_of(case: Case) -> list[Node]:
