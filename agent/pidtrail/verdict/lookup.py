@@ -260,9 +260,8 @@ class Lookup:
                 if meant and event.key is not None:
                     self.known.load_lineage(event.key)
                     self.add_candidate(event.key)
-        if claim.role is Role.SUPERVISOR and all(
-            self.is_wanted(one.task) for one in claims if one.task is not None
-        ):
+        served = [one.task for one in claims if one.role is Role.SUPERVISOR and one.task]
+        if claim.role is Role.SUPERVISOR and all(map(self.is_wanted, served)):
             # Also what it had others do for it counts (verdict/sudo.py).
             self.known.load_children(key)
 
