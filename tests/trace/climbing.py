@@ -16,28 +16,14 @@ import sys
 from pathlib import Path
 
 from pidtrail import codec
-from pidtrail.events import Event
 from pidtrail.runtime import TURN_SECONDS, Session
 from pidtrail.sources.ladder import AUTO, Climb, open_below, open_best
+from tests.kept import Kept
 
 CAPSET_VERSION = 0x20080522
 FOR_BPF = 1 << 39 | 1 << 38 | 1 << 21
 """CAP_BPF, CAP_PERFMON, and CAP_SYS_ADMIN, which includes them (capabilities(7))."""
 SOON_NS = 200_000_000
-
-
-class Kept:
-    """A sink that keeps."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def write(self, events: list[Event]) -> None:
-        """Keep a batch."""
-        self.events += events
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 def hold(effective: int) -> None:

@@ -11,30 +11,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pidtrail.events import Event, Exec, Lost
+from pidtrail.events import Exec, Lost
 from pidtrail.runtime import Session
 from pidtrail.sources.connector import ConnectorSource
 from pidtrail.sources.core import CoreSource
 from pidtrail.sources.ladder import make
 from pidtrail.sources.procfs import ProcfsSource
 from pidtrail.sources.source import Source
+from tests.kept import Kept
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_bpf]
 PATIENCE_S = 20
-
-
-class Kept:
-    """A sink that keeps."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def write(self, events: list[Event]) -> None:
-        """Keep a batch."""
-        self.events += events
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from pidtrail.airflow.running import Running
 from pidtrail.cli.airflows import NEEDED_SECONDS, Airflows
 from pidtrail.events import AirflowFact, Event, Observed, ProcessKey
 from pidtrail.runtime import Session
-from tests.unit.test_runtime import Kept, Scripted
+from tests.kept import Kept
+from tests.unit.test_runtime import Scripted
 
 
 class Noting(Account):

@@ -8,12 +8,12 @@ from random import Random
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
 
-from pidtrail.events import Event, Lost, TaskReported
+from pidtrail.events import Event, Lost
 from pidtrail.verdict.engine import judge_stream
 from pidtrail.verdict.model import Report
 from tests.unit.example_stories import EXAMPLES
+from tests.unit.spoiled import SPOILED, holed
 from tests.unit.story import FULL, header
 
 CODES = st.sampled_from(sorted(EXAMPLES))
@@ -53,52 +53,6 @@ def test_hearing_a_record_twice_changes_no_verdict(code: str, chance: Random) ->
     again = chance.choices(events, k=5)
 
     assert told(events + again) == told(events)
-
-
-def cut(events: list[Event], chance: Random) -> list[Event]:
-    """Begin and end anywhere."""
-    begin, end = sorted(chance.choices(range(len(events) + 1), k=2))
-    return events[begin:end]
-
-
-def holed(events: list[Event], chance: Random) -> list[Event]:
-    """Leave out records anywhere."""
-    return [event for event in events if chance.random() < 0.8]
-
-
-def without_a_kind(events: list[Event], chance: Random) -> list[Event]:
-    """Leave out all records of one type, as a poor source does."""
-    kind = type(chance.choice(events))
-    return [event for event in events if type(event) is not kind]
-
-
-def tied(events: list[Event], chance: Random) -> list[Event]:
-    """Let a coarse clock give many records one time."""
-    step = chance.choice([20_000_000, 1_000_000_000])
-    return [structs.replace(e, ts_boot_ns=e.ts_boot_ns // step * step) for e in events]
-
-
-def few_numbers(events: list[Event], chance: Random) -> list[Event]:
-    """Let the kernel use its numbers again and again."""
-    count = chance.choice([2, 3, 5])
-
-    def number(pid: int | None) -> int | None:
-        return None if pid is None else 1000 + pid % count
-
-    spoiled: list[Event] = []
-    for event in events:
-        changed = {"pid": number(event.pid)}
-        if isinstance(event, TaskReported):
-            changed["recorded_pid"] = number(event.recorded_pid)
-        elif getattr(event, "ppid", None) not in {None, 1}:
-            changed["ppid"] = number(event.ppid)  # type: ignore[union-attr]
-        spoiled.append(structs.replace(event, **changed))
-    return spoiled
-
-
-SPOILED: list[Callable[[list[Event], Random], list[Event]]] = [
-    cut, holed, without_a_kind, tied, few_numbers,
-]  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)

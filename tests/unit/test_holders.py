@@ -14,7 +14,7 @@ from pidtrail.runtime import Session
 from pidtrail.sources import proc
 from pidtrail.sources.holders import Holders
 from tests.unit.story import ref
-from tests.unit.test_runtime import Kept, Scripted
+from tests.unit.test_runtime import Grown, Scripted
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ class Rows:
 @pytest.mark.parametrize("state", ["running", "up_for_retry", "deferred", "up_for_reschedule"])
 def test_the_holder_of_a_number_that_stands_is_recorded(stranger: int, state: str) -> None:
     """By name and start, and not by its arguments; once, under a number of the stream."""
-    source, kept = Scripted(), Kept()
+    source, kept = Scripted(), Grown()
     session = Session(source, [kept], [Rows(row(stranger, state))])
     session.start()
     session.finish()

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from benchmarks.asked import BATCH, Host
 from pidtrail import store
-from pidtrail.events import AirflowFact, Event, Lost
+from pidtrail.events import AirflowFact, Event
 from pidtrail.index import Index, IndexWriter, TooMuch
 from pidtrail.verdict.engine import judge_gathered, judge_stream
 from pidtrail.verdict.lookup import Lookup, Uncertain
 from pidtrail.verdict.model import Report
 from pidtrail.verdict.question import Question
 from tests.unit.crowd import STORIES, crowd, questions
-from tests.unit.story import FULL, SECOND, Airflow3, header, ref, uuid
-from tests.unit.test_histories import SPOILED
+from tests.unit.spoiled import WAYS, Way
+from tests.unit.story import FULL, Airflow3, header, ref, uuid
 
 CHANCE = st.randoms(use_true_random=False)
 
@@ -62,18 +62,12 @@ def compare(events: list[Event], question: Question, index: Index) -> bool:
 @given(
     CHANCE,
     st.sampled_from([1, 3, 20]),
-    st.sampled_from([None, "shuffled", "lossy", *SPOILED]),
+    st.sampled_from([None, *WAYS]),
 )
-def test_the_answer_is_that_of_everything(chance: Random, size: int, way: object) -> None:
+def test_the_answer_is_that_of_everything(chance: Random, size: int, way: Way | None) -> None:
     """About each task instance and number, whatever the order, and whatever is missing."""
     events = crowd(chance)
-    if way == "shuffled":
-        events = chance.sample(events, len(events))
-    elif way == "lossy":
-        at = chance.choice(events)
-        lost = Lost(10**6, at.ts_boot_ns, "core", from_ns=at.ts_boot_ns - SECOND, reason="full")
-        events = [*events, lost]
-    elif callable(way):
+    if way is not None:
         events = way(events, chance) or events
     index = indexed(unique(events, size), size)
     asked = questions(events)

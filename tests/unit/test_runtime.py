@@ -24,7 +24,8 @@ from pidtrail.runtime import Claims, Session
 from pidtrail.sources import ladder
 from pidtrail.sources.ladder import Climb
 from pidtrail.sources.source import Source
-from pidtrail.tree import ProcessTree
+from pidtrail.tree import ProcessTree, grow
+from tests.kept import Kept
 from tests.unit.story import FULL, SECOND
 
 START = 100 * SECOND
@@ -88,26 +89,13 @@ class Scripted:
         return Lost(self.next_seq(), START, self.name, count=count, from_ns=0, to_ns=START)
 
 
-class Kept:
-    """A sink that keeps."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def write(self, events: list[Event]) -> None:
-        """Keep a batch."""
-        self.events += events
-
-    def close(self) -> None:
-        """Nothing to do."""
+class Grown(Kept):
+    """Also tells the tree of what it kept."""
 
     @property
     def tree(self) -> ProcessTree:
         """The tree of what was kept."""
-        grown = ProcessTree()
-        for event in self.events:
-            grown.apply(event)
-        return grown
+        return grow(self.events)
 
 
 class Clock:
@@ -152,9 +140,9 @@ class Telling:
 
 def session(
     source: Scripted, below: Scripted | None = None, claims: Sequence[Claims] = ()
-) -> tuple[Session, Kept, Clock]:
+) -> tuple[Session, Grown, Clock]:
     """Return a session on a source, what it writes to, and its clock."""
-    kept, clock = Kept(), Clock()
+    kept, clock = Grown(), Clock()
 
     def step_down(_name: str, pids: Sequence[int]) -> Source:
         assert below is not None
@@ -406,7 +394,7 @@ def test_a_session_goes_on_from_an_earlier_one() -> None:
     assert labelled.task is not None
     source = Scripted()
     source.seq, source.there = 7, [10]
-    kept, clock = Kept(), Clock()
+    kept, clock = Grown(), Clock()
     made = Session(source, [kept], now_ns=clock)
     made.resume([labelled], [ProcessKey(10, 10), ProcessKey(11, 11)])
     made.start([Lost(0, 0, "service", reason="the service did not run")])

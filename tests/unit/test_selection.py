@@ -7,14 +7,14 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pidtrail.events import Event, Lost
+from pidtrail.events import Event
 from pidtrail.verdict.engine import judge_gathered, judge_stream
 from pidtrail.verdict.model import Report
 from pidtrail.verdict.question import Question
 from pidtrail.verdict.selection import Selection
 from tests.unit.crowd import crowd, questions, stormy
-from tests.unit.story import FULL, SECOND, header
-from tests.unit.test_histories import SPOILED
+from tests.unit.spoiled import WAYS, Way
+from tests.unit.story import FULL, header
 
 CHANCE = st.randoms(use_true_random=False)
 
@@ -33,18 +33,12 @@ def selected(events: list[Event], question: Question, size: int) -> tuple[Select
 @given(
     CHANCE,
     st.sampled_from([1, 3, 20]),
-    st.sampled_from([None, "shuffled", "lossy", *SPOILED]),
+    st.sampled_from([None, *WAYS]),
 )
-def test_the_answer_is_that_of_everything(chance: Random, size: int, way: object) -> None:
+def test_the_answer_is_that_of_everything(chance: Random, size: int, way: Way | None) -> None:
     """About each task instance and number, whatever the order, and whatever is missing."""
     events = crowd(chance)
-    if way == "shuffled":
-        events = chance.sample(events, len(events))
-    elif way == "lossy":
-        at = chance.choice(events)
-        lost = Lost(at.seq, at.ts_boot_ns, "core", from_ns=at.ts_boot_ns - SECOND, reason="full")
-        events = [*events, lost]
-    elif callable(way):
+    if way is not None:
         events = way(events, chance) or events
     events = events + chance.choices(events, k=3)
     asked = questions(events)
