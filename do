@@ -279,7 +279,8 @@ lint() {
     .venv/bin/mypy
     say "shellcheck"
     .venv/bin/shellcheck ./do .ci/run tests/packaging/bare_root.sh tests/airflow/own_sudoers.sh \
-        tests/programs/open_checkout.sh tests/programs/boot.sh tests/agent/machine.sh tests/trace/service_manager.sh tests/trace/runtime_host.sh
+        tests/programs/open_checkout.sh tests/programs/boot.sh tests/agent/machine.sh tests/trace/service_manager.sh tests/trace/runtime_host.sh \
+        tests/programs/downwards.sh
 }
 
 run_tests() {

@@ -21,7 +21,7 @@ struct {
 	__type(value, __u32);
 } roots SEC(".maps");
 
-/* How many processes a walk of the task list added; the agent walks until it is 0. */
+/* How many processes walks of the task list added; the agent walks until it stays as it is. */
 __u32 seeded = 0;
 
 static __always_inline __u64 cgroup_id_of(struct task_struct *task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from pidtrail.events import Event, Exit, Fork, Observed, Reap
 from pidtrail.sources.source import Source
 from tests.contract.conftest import require
 from tests.contract.story import Story
+
+GIVEN_LAST = Path("/proc/sys/kernel/ns_last_pid")
+DOWNWARDS = Path(__file__).resolve().parents[1] / "programs" / "downwards.sh"
+GENERATIONS = 4
 
 
 def key_of(event: Event) -> tuple[int | None, int | None]:
@@ -65,3 +70,24 @@ def test_late_start_misses_nothing_and_doubles_nothing(
         if isinstance(birth, Fork):
             assert birth.ppid == true[key_of(birth)]["ppid"]
             assert (birth.ppid, birth.parent_start_ticks) in known, "a parent that nobody knows"
+
+
+@pytest.mark.needs_root
+def test_children_are_found_whose_numbers_are_lower_than_their_parents(source: Source) -> None:
+    """
+    The kernel's task list goes by number, and numbers wrap.
+
+    Each generation of this tree stands in the list before the one that it descends from.
+    """
+    GIVEN_LAST.write_text("20000")
+    command = ["sh", str(DOWNWARDS), str(GENERATIONS)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as root:
+        assert root.stdout is not None
+        tree = [int(root.stdout.readline()) for _ in range(GENERATIONS)]
+        assert tree == sorted(tree, reverse=True)
+        source.open([root.pid])
+        shown = {event.pid for event in source.snapshot()}
+
+        assert shown == set(tree)

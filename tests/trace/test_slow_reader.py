@@ -43,7 +43,9 @@ class Session:
     """`pidtrail trace` in a process of its own, with this as its stdout."""
 
     def __init__(self, stdout: int, *arguments: str | Path) -> None:
-        command = [sys.executable, "-m", "pidtrail", "--log-format", "json", "trace"]
+        # Below nohup(1) SIGHUP would be ignored, as pidtrail leaves it.
+        heard = ["env", "--default-signal=HUP"]
+        command = [*heard, sys.executable, "-m", "pidtrail", "--log-format", "json", "trace"]
         self.process = subprocess.Popen(
             [*command, *map(str, arguments)], stdout=stdout, stderr=subprocess.PIPE, text=True
         )

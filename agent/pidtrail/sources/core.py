@@ -151,11 +151,10 @@ class CoreSource:
 
     def seed(self) -> None:
         """Walk the task list until a walk adds no process to the subtree."""
-        counter = ctypes.c_uint32.from_buffer(self.objects[0].section(".bss"))
         for _ in range(MAX_WALKS):
-            counter.value = 0
+            before = self.objects[0].variable()
             self.seeded.update(self.traced())
-            if counter.value == 0:
+            if self.objects[0].variable() == before:
                 return
         raise SourceUnavailable("the process tree grows faster than it can be read")
 

@@ -174,12 +174,25 @@ class BpfObject:
         return code == 0
 
     def section(self, suffix: str) -> ctypes.Array[ctypes.c_char]:
-        """Return the initial bytes of .rodata or .bss; before load they may be written."""
+        """
+        Return the initial bytes of .rodata or .bss, which may be written before load.
+
+        They stay ours: libbpf copies them into the kernel's map, and maps that in their place
+        only for a skeleton (bpf_object__load_skeleton). See `variable`.
+        """
         size = c_size_t()
         address = self.so.bpf_map__initial_value(self.map(suffix), byref(size))
         if not address:
             raise SourceUnavailable(f"{self.name} has no {suffix}")
         return (ctypes.c_char * size.value).from_address(address)
+
+    def variable(self) -> int:
+        """Return what the one variable in .bss, of 32 bits, is by now. Raises SourceUnavailable."""
+        key, value = c_uint32(0), c_uint32()
+        code = self.so.bpf_map_lookup_elem(self.map_fd(".bss"), byref(key), byref(value))
+        if code:
+            raise self.library.failed(f"cannot read .bss of {self.name}", code)
+        return value.value
 
     def share_maps(self, other: BpfObject, names: tuple[str, ...]) -> None:
         """Use the maps of an object that is loaded already instead of own ones."""
