@@ -8,6 +8,7 @@ from random import Random
 from msgspec import structs
 
 from pidtrail.events import Event, Lost, TaskReported
+from tests.unit.crowd import crowd
 from tests.unit.story import SECOND
 
 
@@ -67,3 +68,9 @@ def lossy(events: list[Event], chance: Random) -> list[Event]:
 Way = Callable[[list[Event], Random], list[Event]]
 SPOILED: list[Way] = [cut, holed, without_a_kind, tied, few_numbers]
 WAYS: list[Way] = [*SPOILED, shuffled, lossy]
+
+
+def spoiled_crowd(chance: Random, way: Way | None) -> list[Event]:
+    """Return many stories at once, as they are or as they came through; never none."""
+    events = crowd(chance)
+    return events if way is None else way(events, chance) or events

@@ -16,8 +16,8 @@ from pidtrail.verdict.engine import judge_gathered, judge_stream
 from pidtrail.verdict.lookup import Lookup, Uncertain
 from pidtrail.verdict.model import Report
 from pidtrail.verdict.question import Question
-from tests.unit.crowd import STORIES, crowd, questions
-from tests.unit.spoiled import WAYS, Way
+from tests.unit.crowd import STORIES, questions
+from tests.unit.spoiled import WAYS, Way, spoiled_crowd
 from tests.unit.story import FULL, Airflow3, header, ref, uuid
 
 CHANCE = st.randoms(use_true_random=False)
@@ -59,16 +59,10 @@ def compare(events: list[Event], question: Question, index: Index) -> bool:
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    CHANCE,
-    st.sampled_from([1, 3, 20]),
-    st.sampled_from([None, *WAYS]),
-)
+@given(CHANCE, st.sampled_from([1, 3, 20]), st.sampled_from([None, *WAYS]))
 def test_the_answer_is_that_of_everything(chance: Random, size: int, way: Way | None) -> None:
     """About each task instance and number, whatever the order, and whatever is missing."""
-    events = crowd(chance)
-    if way is not None:
-        events = way(events, chance) or events
+    events = spoiled_crowd(chance, way)
     index = indexed(unique(events, size), size)
     asked = questions(events)
     for question in chance.sample(asked, min(10, len(asked))):

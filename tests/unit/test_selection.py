@@ -12,8 +12,8 @@ from pidtrail.verdict.engine import judge_gathered, judge_stream
 from pidtrail.verdict.model import Report
 from pidtrail.verdict.question import Question
 from pidtrail.verdict.selection import Selection
-from tests.unit.crowd import crowd, questions, stormy
-from tests.unit.spoiled import WAYS, Way
+from tests.unit.crowd import questions, stormy
+from tests.unit.spoiled import WAYS, Way, spoiled_crowd
 from tests.unit.story import FULL, header
 
 CHANCE = st.randoms(use_true_random=False)
@@ -30,16 +30,10 @@ def selected(events: list[Event], question: Question, size: int) -> tuple[Select
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    CHANCE,
-    st.sampled_from([1, 3, 20]),
-    st.sampled_from([None, *WAYS]),
-)
+@given(CHANCE, st.sampled_from([1, 3, 20]), st.sampled_from([None, *WAYS]))
 def test_the_answer_is_that_of_everything(chance: Random, size: int, way: Way | None) -> None:
     """About each task instance and number, whatever the order, and whatever is missing."""
-    events = crowd(chance)
-    if way is not None:
-        events = way(events, chance) or events
+    events = spoiled_crowd(chance, way)
     events = events + chance.choices(events, k=3)
     asked = questions(events)
     for question in chance.sample(asked, min(10, len(asked))):

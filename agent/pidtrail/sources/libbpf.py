@@ -175,10 +175,10 @@ class BpfObject:
 
     def section(self, suffix: str) -> ctypes.Array[ctypes.c_char]:
         """
-        Return the initial bytes of .rodata or .bss, which may be written before load.
+        Return the initial bytes of .rodata or .bss, to be written before load.
 
-        They stay ours: libbpf copies them into the kernel's map, and maps that in their place
-        only for a skeleton (bpf_object__load_skeleton). See `variable`.
+        They are not the kernel's map, which libbpf maps in their place for a skeleton only
+        (bpf_object__load_skeleton): what a program wrote, `variable` reads.
         """
         size = c_size_t()
         address = self.so.bpf_map__initial_value(self.map(suffix), byref(size))
